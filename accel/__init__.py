@@ -1,0 +1,1 @@
+"""Accelerators: workloads, hardware costs and schedules."""

@@ -1,0 +1,1 @@
+"""Number formats, rounding, accumulation and bit-true matrix products."""

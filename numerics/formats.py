@@ -1,0 +1,269 @@
+"""Number formats as plain values: small floats and fixed point.
+
+A format is a set of values. It is frozen, hashable, checked at birth, printed as people write it
+(``e4m3fn``, ``s3.4``) and parsed back from that text.
+
+References
+----------
+.. [OFP8] Open Compute Project, "OCP 8-bit Floating Point Specification", rev. 1.0, 2023.
+.. [MX] Open Compute Project, "OCP Microscaling Formats (MX) Specification", rev. 1.0, 2023.
+.. [Wang18] N. Wang et al., "Training Deep Neural Networks with 8-bit Floating Point Numbers",
+   NeurIPS 2018, arXiv 1812.08011.
+.. [HFP8] X. Sun et al., "Hybrid 8-bit Floating Point (HFP8) Training and Inference for Deep Neural
+   Networks", NeurIPS 2019.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import ldexp
+from typing import Literal, TypeAlias
+
+Specials: TypeAlias = Literal["ieee", "fn", "finite"]
+
+_SPECIALS = ("ieee", "fn", "finite")
+# The elements of [MX]_ have no special codes, and nobody writes a suffix for them.
+_BARE_FINITE = frozenset({(2, 1), (2, 3), (3, 2)})
+_FLOAT_TEXT = re.compile(r"(u?)e(\d+)m(\d+)(ieee|fn|finite)?(?:b(-?\d+))?(-flush)?")
+_FIXED_TEXT = re.compile(r"([su])(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatFormat:
+    """A binary floating-point format of at most 32 bits.
+
+    Attributes
+    ----------
+    exp_bits, frac_bits
+        Exponent bits (1..8) and stored fraction bits (0..23).
+    bias
+        Exponent bias; ``None`` gives ``2**(exp_bits - 1) - 1``.
+    specials
+        ``"ieee"``: the top exponent field holds infinities and NaNs. ``"fn"``: one NaN per sign, no
+        infinity. ``"finite"``: every code is a number.
+    subnormals
+        Without them, what rounds below the smallest normal number is zero.
+    signed
+        An unsigned format has no sign bit and no negative value.
+
+    Examples
+    --------
+    >>> E4M3.max, E5M2.max, E4M3.min_subnormal == 2.0**-9
+    (448.0, 57344.0, True)
+    >>> str(FloatFormat.parse("e4m3fn")), E4M3.bits
+    ('e4m3fn', 8)
+    """
+
+    exp_bits: int
+    frac_bits: int
+    bias: int | None = None
+    specials: Specials = "ieee"
+    subnormals: bool = True
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("exp_bits", 1, 8), ("frac_bits", 0, 23)):
+            if not low <= (value := getattr(self, name)) <= high:
+                raise ValueError(f"{name} must be in {low}..{high}, got {value!r}")
+        if self.specials not in _SPECIALS:
+            raise ValueError(f"specials must be one of {', '.join(_SPECIALS)}, got {self.specials!r}")
+        if self.specials == "ieee" and self.exp_bits < 2:
+            raise ValueError(f"exp_bits must be at least 2 with specials 'ieee', got {self.exp_bits}")
+        if self.specials == "ieee" and self.frac_bits < 1:
+            raise ValueError(f"frac_bits must be at least 1 with specials 'ieee', got {self.frac_bits}")
+        default = (1 << (self.exp_bits - 1)) - 1
+        if self.bias is None:
+            object.__setattr__(self, "bias", default)
+        elif not -127 <= self.bias <= 254:
+            raise ValueError(f"bias must be in -127..254, got {self.bias}")
+        if self.emin - self.frac_bits < -149 or self.emax > 127:
+            raise ValueError(f"bias {self.bias} puts values of {self} outside the float32 range")
+
+    @classmethod
+    def parse(cls, text: str) -> FloatFormat:
+        """Read ``e5m2``, ``e4m3fn``, ``e4m3finiteb4``, ``e6m9-flush`` or a name such as ``bf16``."""
+        key = text.strip().lower()
+        if (named := _NAMED.get(key)) is not None:
+            return named
+        if (match := _FLOAT_TEXT.fullmatch(key)) is None:
+            raise ValueError(
+                f"format must be e<1..8>m<0..23>[fn|finite|ieee][b<bias>][-flush] or one of "
+                f"{', '.join(_NAMED)}; got {text!r}"
+            )
+        unsigned, exp_bits, frac_bits, specials, bias, flush = match.groups()
+        pair = (int(exp_bits), int(frac_bits))
+        return cls(
+            exp_bits=pair[0],
+            frac_bits=pair[1],
+            bias=None if bias is None else int(bias),
+            specials=specials or ("finite" if pair in _BARE_FINITE else "ieee"),
+            subnormals=flush is None,
+            signed=not unsigned,
+        )
+
+    def __str__(self) -> str:
+        pair = (self.exp_bits, self.frac_bits)
+        bare = "finite" if pair in _BARE_FINITE else "ieee"
+        suffix = "" if self.specials == bare else self.specials
+        bias = "" if self.bias == (1 << (self.exp_bits - 1)) - 1 else f"b{self.bias}"
+        return (
+            f"{'' if self.signed else 'u'}e{self.exp_bits}m{self.frac_bits}{suffix}{bias}"
+            f"{'' if self.subnormals else '-flush'}"
+        )
+
+    @property
+    def bits(self) -> int:
+        """Bits of one stored value."""
+        return int(self.signed) + self.exp_bits + self.frac_bits
+
+    @property
+    def precision(self) -> int:
+        """Significand bits with the implicit one."""
+        return self.frac_bits + 1
+
+    @property
+    def emin(self) -> int:
+        """Exponent of the smallest positive normal number."""
+        assert self.bias is not None  # filled in at birth
+        return 1 - self.bias
+
+    @property
+    def emax(self) -> int:
+        """Exponent of the largest finite number."""
+        assert self.bias is not None
+        top = (1 << self.exp_bits) - 1 - self.bias
+        # One code of the top binade is NaN; a format without fraction bits loses the binade.
+        lost = self.specials == "ieee" or (self.specials == "fn" and self.frac_bits == 0)
+        return top - int(lost)
+
+    @property
+    def max(self) -> float:
+        """Largest finite value: 448 for E4M3, 57344 for E5M2."""
+        short = 2 if self.specials == "fn" and self.frac_bits > 0 else 1
+        return ldexp(2.0 - short * ldexp(1.0, -self.frac_bits), self.emax)
+
+    @property
+    def min_normal(self) -> float:
+        """Smallest positive normal number."""
+        return ldexp(1.0, self.emin)
+
+    @property
+    def min_subnormal(self) -> float:
+        """Smallest positive number; without subnormals, the smallest normal one."""
+        return ldexp(1.0, self.emin - self.frac_bits) if self.subnormals else self.min_normal
+
+    @property
+    def has_infinity(self) -> bool:
+        """Whether the format has codes for infinities."""
+        return self.specials == "ieee"
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether the format has a code for NaN."""
+        return self.specials != "finite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FixedFormat:
+    """A fixed-point format ``s<integer>.<fraction>``; out of range values saturate.
+
+    Attributes
+    ----------
+    int_bits, frac_bits
+        Bits left and right of the binary point, without the sign: ``s3.4`` has 8 bits in all.
+    signed
+        Two's complement, ``-2**int_bits .. 2**int_bits - 2**-frac_bits``, or from zero on.
+
+    Examples
+    --------
+    >>> s = FixedFormat.parse("s3.4"); s.bits, s.min, s.max
+    (8, -8.0, 7.9375)
+    """
+
+    int_bits: int
+    frac_bits: int
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("int_bits", "frac_bits"):
+            if not 0 <= (value := getattr(self, name)) <= 31:
+                raise ValueError(f"{name} must be in 0..31, got {value!r}")
+        if not 1 <= self.bits <= 32:
+            raise ValueError(f"a fixed format must have 1..32 bits, got {self.bits}")
+
+    @classmethod
+    def parse(cls, text: str) -> FixedFormat:
+        """Read ``s3.4``, ``u0.8``, ``int8``."""
+        key = text.strip().lower()
+        if integer := re.fullmatch(r"(u?)int(\d+)", key):
+            signed = not integer[1]
+            return cls(int_bits=int(integer[2]) - signed, frac_bits=0, signed=signed)
+        if (match := _FIXED_TEXT.fullmatch(key)) is None:
+            raise ValueError(f"fixed format must be s<int>.<frac>, u<int>.<frac> or int<n>; got {text!r}")
+        return cls(int_bits=int(match[2]), frac_bits=int(match[3]), signed=match[1] == "s")
+
+    def __str__(self) -> str:
+        return f"{'s' if self.signed else 'u'}{self.int_bits}.{self.frac_bits}"
+
+    @property
+    def bits(self) -> int:
+        """Bits of one stored value."""
+        return int(self.signed) + self.int_bits + self.frac_bits
+
+    @property
+    def max(self) -> float:
+        """Largest value."""
+        return ldexp(1.0, self.int_bits) - ldexp(1.0, -self.frac_bits)
+
+    @property
+    def min(self) -> float:
+        """Smallest value."""
+        return -ldexp(1.0, self.int_bits) if self.signed else 0.0
+
+
+Format: TypeAlias = FloatFormat | FixedFormat
+
+
+def parse_format(text: str | Format) -> Format:
+    """Read any format from its text; a format passes through.
+
+    Raises
+    ------
+    ValueError
+        The text is no format; the message names it and the grammar.
+
+    Examples
+    --------
+    >>> [str(parse_format(t)) for t in ("bf16", "e4m3fn", "s3.4", "int8")]
+    ['e8m7', 'e4m3fn', 's3.4', 's7.0']
+    """
+    if isinstance(text, FloatFormat | FixedFormat):
+        return text
+    if not isinstance(text, str):
+        raise TypeError(f"format must be text, FloatFormat or FixedFormat, got {text!r}")
+    if re.match(r"[su]\d|u?int\d", text.strip().lower()):
+        return FixedFormat.parse(text)
+    return FloatFormat.parse(text)
+
+
+E4M3 = FloatFormat(exp_bits=4, frac_bits=3, specials="fn")  #: [OFP8]_
+E5M2 = FloatFormat(exp_bits=5, frac_bits=2)  #: [OFP8]_, and the FP8 of [Wang18]_
+E2M1 = FloatFormat(exp_bits=2, frac_bits=1, specials="finite")  #: FP4 of [MX]_
+E2M3 = FloatFormat(exp_bits=2, frac_bits=3, specials="finite")  #: FP6 of [MX]_
+E3M2 = FloatFormat(exp_bits=3, frac_bits=2, specials="finite")  #: FP6 of [MX]_
+HFP8 = FloatFormat(exp_bits=4, frac_bits=3, bias=4, specials="finite")  #: forward format of [HFP8]_
+E6M9 = FloatFormat(exp_bits=6, frac_bits=9)  #: the FP16 accumulator of [Wang18]_
+BINARY16 = FloatFormat(exp_bits=5, frac_bits=10)
+BFLOAT16 = FloatFormat(exp_bits=8, frac_bits=7)
+TF32 = FloatFormat(exp_bits=8, frac_bits=10)
+BINARY32 = FloatFormat(exp_bits=8, frac_bits=23)
+
+_NAMED: dict[str, FloatFormat] = {
+    "e4m3": E4M3,
+    "hfp8": HFP8,
+    "fp16": BINARY16,
+    "bf16": BFLOAT16,
+    "tf32": TF32,
+    "fp32": BINARY32,
+}
