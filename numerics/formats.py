@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from math import ldexp
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 Specials: TypeAlias = Literal["ieee", "fn", "finite"]
 
@@ -97,7 +97,7 @@ class FloatFormat:
             exp_bits=pair[0],
             frac_bits=pair[1],
             bias=None if bias is None else int(bias),
-            specials=specials or ("finite" if pair in _BARE_FINITE else "ieee"),
+            specials=cast("Specials", specials or ("finite" if pair in _BARE_FINITE else "ieee")),
             subnormals=flush is None,
             signed=not unsigned,
         )
