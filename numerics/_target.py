@@ -1,0 +1,86 @@
+"""Formats and roundings as the scalars that the kernels take."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, TypeAlias
+
+from numerics import _kernels
+from numerics.formats import FloatFormat, Format
+from numerics.rounding import Mode, Rounding
+
+Overflow: TypeAlias = Literal["format", "saturate", "infinity", "nan"]
+
+_MODES = {
+    Mode.NEAREST_EVEN: _kernels.NEAREST_EVEN,
+    Mode.NEAREST_AWAY: _kernels.NEAREST_AWAY,
+    Mode.TOWARD_ZERO: _kernels.TOWARD_ZERO,
+    Mode.DOWN: _kernels.DOWN,
+    Mode.UP: _kernels.UP,
+    Mode.TO_ODD: _kernels.TO_ODD,
+    Mode.STOCHASTIC: _kernels.STOCHASTIC,
+}
+_OVERFLOWS = {"saturate": _kernels.SATURATE, "infinity": _kernels.INFINITY, "nan": _kernels.NAN}
+
+
+class Target(NamedTuple):
+    """What `_kernels.round_one` needs to know of a format and a rounding, in its order."""
+
+    mode: int
+    frac_bits: int
+    emin: int
+    min_value: float
+    max_value: float
+    overflow: int
+    flush: bool
+    random_bits: int
+
+    @classmethod
+    def of(cls, fmt: Format, rounding: Rounding, overflow: Overflow = "format") -> Target:
+        """Scalars of `fmt` under `rounding`.
+
+        Raises
+        ------
+        ValueError
+            An overflow that the format has no code for.
+        """
+        if overflow not in ("format", *_OVERFLOWS):
+            raise ValueError(f"overflow must be one of format, {', '.join(_OVERFLOWS)}; got {overflow!r}")
+        if isinstance(fmt, FloatFormat):
+            has = {"infinity": fmt.has_infinity, "nan": fmt.has_nan}
+            if not has.get(overflow, True):
+                raise ValueError(f"overflow {overflow!r} needs a code that {fmt} does not have")
+            if overflow == "format":
+                overflow = "infinity" if fmt.has_infinity else "saturate"
+            shape = (fmt.frac_bits, fmt.emin, -fmt.max if fmt.signed else 0.0, fmt.max)
+            flush = not fmt.subnormals
+        else:
+            if overflow not in ("format", "saturate"):
+                raise ValueError(f"overflow {overflow!r} needs a code that {fmt} does not have")
+            overflow = "saturate"
+            shape = (fmt.int_bits + fmt.frac_bits, fmt.int_bits, fmt.min, fmt.max)
+            flush = False
+        return cls(_MODES[rounding.mode], *shape, _OVERFLOWS[overflow], flush, rounding.random_bits)
+
+    def limits(self) -> tuple[float, float]:
+        """Results of an overflow below and above, rounding to nearest."""
+        if self.overflow == _kernels.INFINITY and self.min_value < 0.0:
+            return float("-inf"), float("inf")
+        if self.overflow == _kernels.NAN:
+            return float("nan"), float("nan")
+        return self.min_value, self.max_value
+
+
+def check_seed(rounding: Rounding, seed: int | None, stream: int) -> tuple[int, int]:
+    """Seed and stream as the kernels take them.
+
+    Raises
+    ------
+    ValueError
+        Stochastic rounding without a seed, or a number outside 0..2**63 - 1.
+    """
+    if rounding.is_stochastic and seed is None:
+        raise ValueError(f"rounding {rounding} needs a seed (an integer in 0..2**63 - 1), got None")
+    for name, value in (("seed", seed or 0), ("stream", stream)):
+        if not 0 <= value < 1 << 63:
+            raise ValueError(f"{name} must be in 0..2**63 - 1, got {value}")
+    return seed or 0, stream
