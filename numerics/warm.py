@@ -1,0 +1,24 @@
+"""Compile every kernel once, in one process, so that others find them in Numba's cache."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from numerics.accumulate import matmul
+from numerics.elementwise import axpy, cast
+
+
+def compile_kernels() -> None:
+    """Compile (or load from the cache) all kernels for float32 operands.
+
+    Several processes that fill one cache at the same time have crashed Numba: call this before
+    starting them. It takes some seconds the first time.
+    """
+    x = np.array([[1.0, 2.0], [3.0, 2.0**-20]], np.float32)
+    for rounding in ("nearest-even", "stochastic"):
+        cast(x, "e5m2", rounding=rounding, seed=0)
+        axpy(0.5, x, x, "e6m9", rounding=rounding, seed=0)
+        matmul(x, x, f"e6m9 rounding={rounding}", seed=0)  # the second one takes the exact path
+    one = np.ones((2, 2), np.float32)
+    matmul(one, one, "e6m9")
+    matmul(one, one + np.float32(2.0**-12), "e8m13")

@@ -1,0 +1,184 @@
+"""A co-design campaign: search formats, accumulator and accelerator of a network together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+import tomli_w
+
+from dse import Campaign, Categorical, Event, Objective, Ordinal, Space, StoreMismatch, Trial
+from numerics.warm import compile_kernels
+from studies.codesign.config import CampaignConfig
+from studies.codesign.evaluate import LEARNT, Evaluator, versions
+from studies.codesign.pricing import NUMERICS, Pricing
+from studies.config import ConfigError
+from studies.replicas import ReplicaPool
+from studies.tasks import TASKS
+
+_UNITS = {"energy_pj": "pJ", "area_um2": "um2", "cycles": "cycles"}
+
+
+class Watcher(Protocol):
+    """What a run tells while it works."""
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+
+    def event(self, event: Event, campaign: Campaign) -> None:
+        """A trial was asked, started, done, or failed."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished campaign.
+
+    Attributes
+    ----------
+    evaluations
+        One row per trial, and the full-precision twin with state ``"reference"``.
+    front
+        Rows of the trials that no other dominates.
+    """
+
+    config: CampaignConfig
+    pricing: Pricing
+    evaluations: pd.DataFrame
+    front: pd.DataFrame
+    trials: tuple[Trial, ...]
+    notes: tuple[tuple[int, str], ...]
+
+    @property
+    def reference(self) -> pd.Series[Any]:
+        """Row of the full-precision twin."""
+        return self.evaluations[self.evaluations["state"] == "reference"].iloc[0]
+
+
+def space_of(config: CampaignConfig, pricing: Pricing) -> Space:
+    """Search space: sizes and widths are ordered, formats, rounding and dataflow are not."""
+    table = config.space
+    return Space(
+        [
+            Categorical("format", table.format),
+            Ordinal("accumulator_exp_bits", sorted(table.accumulator_exp_bits)),
+            Ordinal("accumulator_frac_bits", sorted(table.accumulator_frac_bits)),
+            Categorical("chunk", table.chunk),
+            Categorical("update_rounding", table.update_rounding),
+            Ordinal("rows", sorted(table.rows), log=True),
+            Ordinal("columns", sorted(table.columns), log=True),
+            Categorical("dataflow", table.dataflow),
+            Ordinal("scratchpad_bytes", sorted(table.scratchpad_bytes), log=True),
+            Ordinal("offchip_bytes_per_cycle", sorted(table.offchip_bytes_per_cycle), log=True),
+        ],
+        constraints=[pricing.why_infeasible],
+    )
+
+
+def objectives_of(config: CampaignConfig, pricing: Pricing) -> list[Objective]:
+    """Objectives: the quality of training is learnt, the cost of the chip is known."""
+    guess = log(TASKS[config.training.task].classes)
+    costs: dict[str, Callable[[dict[str, Any]], float]] = {
+        "energy_pj": lambda parameters: pricing.cost(parameters).total_energy_pj,
+        "cycles": lambda parameters: float(pricing.cost(parameters).cycles),
+        "area_um2": lambda parameters: pricing.cost(parameters).total_area_um2,
+    }
+    thresholds = {"training_loss": guess}  # a network that guesses is of no interest
+    return [
+        Objective(
+            name,
+            unit=_UNITS.get(name, ""),
+            log=name != "test_error",
+            known=costs.get(name),
+            inputs=NUMERICS if name in LEARNT else None,
+            threshold=thresholds.get(name),
+        )
+        for name in config.search.objectives
+    ]
+
+
+def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher) -> Result:
+    """Run a campaign in `folder`, or go on with the one that is there.
+
+    Every finished evaluation is on disk before the next begins; a killed run resumes where it was.
+
+    Parameters
+    ----------
+    workers
+        Processes that train replicates in parallel; the result does not depend on it.
+
+    Raises
+    ------
+    ConfigError
+        A configuration that cannot run, or a folder of another configuration.
+    dse.CampaignLocked, dse.StoreError
+        The campaign is running elsewhere, or its file is damaged.
+    """
+    watcher.stage("reading the network")
+    pricing = Pricing.of(config)
+    if config.training.batch > (count := len(TASKS[config.training.task].load().train_labels)):
+        raise ConfigError(f"training.batch: must be at most {count}, got {config.training.batch}")
+    watcher.stage("scheduling the training step on every scratchpad")
+    pricing.prepare()
+    try:
+        space = space_of(config, pricing)
+    except ValueError as error:
+        raise ConfigError(f"space: {error}") from None
+    settings = config.model_dump(mode="json", exclude_none=True)
+    identity = {key: value for key, value in settings.items() if key != "evaluations"}
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        campaign = Campaign(
+            space,
+            objectives_of(config, pricing),
+            seed=config.seed,
+            method=config.search.method,
+            initial=config.search.initial,
+            store=folder / "campaign.sqlite",
+            config=identity,
+            versions=versions(),
+        )
+    except StoreMismatch as error:
+        raise ConfigError(f"{folder}: holds a campaign of another configuration: {error}") from None
+    with campaign:
+        (folder / "config.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+        watcher.stage("compiling the kernels")
+        compile_kernels()
+        with ReplicaPool(min(workers, config.training.replicates)) as pool:
+            evaluator = Evaluator(config, pricing, pool)
+            watcher.stage("training the full-precision twin")
+            twin = evaluator.full_precision()
+            for trial in campaign.trials:
+                if trial.state == "done":
+                    evaluator.recall(trial.id, trial.parameters, {**trial.metrics, **trial.values})
+            watcher.stage("searching")
+
+            def on_event(event: Event) -> None:
+                evaluator.trial = event.trial.id
+                watcher.event(event, campaign)
+
+            campaign.run(evaluator, budget=config.evaluations, on_event=on_event)
+        evaluations = pd.concat(
+            [
+                campaign.frame(),
+                pd.DataFrame([{"id": -1, "state": "reference", "format": "e8m23", **_scalars(twin)}]),
+            ],
+            ignore_index=True,
+        )
+        result = Result(config, pricing, evaluations, campaign.pareto(), campaign.trials, campaign.notes)
+    _write_parquet(evaluations, folder / "evaluations.parquet")
+    return result
+
+
+def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if isinstance(value, str | int | float)}
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    """Write beside the file, then rename: a reader never sees half a file."""
+    part = path.with_suffix(".part")
+    frame.to_parquet(part)
+    part.replace(path)
