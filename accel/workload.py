@@ -12,8 +12,14 @@ from enum import StrEnum
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from numerics.formats import BINARY32, Format
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from accel.importers.torch_export import Module, TorchTensor
 
 
 class Role(StrEnum):
@@ -200,3 +206,22 @@ class Workload:
             for tensor in self.tensors.values()
         )
         return replace(self, tensors={tensor.name: tensor for tensor in tensors})
+
+    @classmethod
+    def from_torch(cls, module: Module, *inputs: TorchTensor) -> Workload:
+        """Graph of one inference pass of a PyTorch module, see ``accel.importers.torch_export``."""
+        from accel.importers.torch_export import from_torch
+
+        return from_torch(module, *inputs)
+
+    def training(self) -> Workload:
+        """Graph of a whole training step of this forward graph, see ``accel.training``."""
+        from accel.training import training_step
+
+        return training_step(self)
+
+    def table(self) -> pd.DataFrame:
+        """One row per operator: phase, matrix product, multiply-accumulates, bytes."""
+        from accel.tables import workload_table
+
+        return workload_table(self)

@@ -1,0 +1,282 @@
+"""One accelerator as a value: array, MAC, memories, bandwidth, clock and node."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from math import isfinite
+from typing import Any
+
+from accel.dataflow import DATAFLOWS, FOLD_OVERLAPS, Dataflow, FoldOverlap
+from accel.hardware.mac import Mac
+from accel.hardware.offchip import offchip_memory
+from accel.hardware.sram import Cells, SramCost, sram_cost, sram_range
+from numerics.accumulator import Accumulator
+from numerics.formats import FloatFormat
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Design:
+    """A matrix engine: a systolic array, a scratchpad, an accumulator buffer, an off-chip memory.
+
+    A vector unit with one fp32 lane per column does the element-wise work.
+
+    Attributes
+    ----------
+    rows, columns
+        Cells of the array.
+    dataflow
+        What stays in the cells: outputs ``"os"``, weights ``"ws"``, inputs ``"is"``.
+    operand
+        Format both operands have in the array; text is parsed. A tensor stored in another format is
+        converted at the array's edge, free of charge.
+    accumulator
+        How each cell sums; its format is the width of partial sums everywhere; text is parsed.
+    scratchpad_bytes
+        Operand and result memory, in `scratchpad_banks` equal banks.
+    accumulator_bytes
+        Partial-sum buffer: one bank per column, or as many of 1024 bytes as fit, each then serving
+        neighbouring columns with one wide word.
+    offchip
+        Memory type, such as ``"LPDDR4"``.
+    offchip_bytes_per_cycle
+        Off-chip bandwidth.
+    clock_mhz
+        Clock; the model does not check that the cell is pipelined enough for it, but
+        ``Cost.violations`` says when one cycle is too short.
+    node_nm
+        Technology node, 7..45.
+    sram_cells
+        Cell type of both memories.
+    fold_overlap
+        Whether the array overlaps one fold with the next, see ``array_counts``.
+    scratchpad_width_bits
+        Word of one bank. ``None``: one operand for each row, within the 8..512 bits of the table.
+        A narrow word costs more energy per bit; fix the width to compare formats alone.
+    scratchpad_banks
+        ``None``: enough to feed the rows and the columns in every cycle, each at least 1024 bytes.
+    overhead
+        Area of wiring, control and DMA as a share of all else; a guess, 0.15 to 0.4 in practice.
+
+    Notes
+    -----
+    ``dataclasses.replace`` keeps the width and the banks that were derived; to derive them anew, give
+    ``None`` for both.
+
+    Raises
+    ------
+    ValueError
+        A value is out of range or unknown; the message names it and what is allowed.
+
+    Examples
+    --------
+    >>> design = Design(
+    ...     rows=16, columns=16, dataflow="ws", operand="e4m3", accumulator="e6m9 chunk=64",
+    ...     scratchpad_bytes=65536, accumulator_bytes=16384, offchip="LPDDR4",
+    ...     offchip_bytes_per_cycle=16, clock_mhz=250,
+    ... )
+    >>> print(design)
+    16x16 ws, e4m3fn x e4m3fn + e6m9 chunk=64, scratchpad 65536 B (2 x 128 bit), \
+accumulators 16384 B (16 x 16 bit), LPDDR4 16 B/cycle, 250 MHz, 45 nm
+    >>> Design.from_toml(design.to_toml()) == design
+    True
+    """
+
+    rows: int
+    columns: int
+    dataflow: Dataflow
+    operand: FloatFormat
+    accumulator: Accumulator
+    scratchpad_bytes: int
+    accumulator_bytes: int
+    offchip: str
+    offchip_bytes_per_cycle: float
+    clock_mhz: float
+    node_nm: int
+    sram_cells: Cells
+    fold_overlap: FoldOverlap
+    scratchpad_width_bits: int
+    scratchpad_banks: int
+    overhead: float
+
+    def __init__(
+        self,
+        *,
+        rows: int,
+        columns: int,
+        dataflow: Dataflow,
+        operand: FloatFormat | str,
+        accumulator: Accumulator | str,
+        scratchpad_bytes: int,
+        accumulator_bytes: int,
+        offchip: str,
+        offchip_bytes_per_cycle: float,
+        clock_mhz: float,
+        node_nm: int = 45,
+        sram_cells: Cells = "lop",
+        fold_overlap: FoldOverlap = "serial",
+        scratchpad_width_bits: int | None = None,
+        scratchpad_banks: int | None = None,
+        overhead: float = 0.25,
+    ) -> None:
+        fmt = FloatFormat.parse(operand) if isinstance(operand, str) else operand
+        if not isinstance(fmt, FloatFormat):
+            raise TypeError(f"operand must be a FloatFormat or its text, got {operand!r}")
+        for name, value, allowed in (
+            ("dataflow", dataflow, DATAFLOWS),
+            ("fold_overlap", fold_overlap, FOLD_OVERLAPS),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        (smallest, _), (narrowest, widest) = sram_range(node_nm, sram_cells)
+        for name, number, least in (
+            ("rows", rows, 1),
+            ("columns", columns, 1),
+            ("scratchpad_bytes", scratchpad_bytes, smallest),
+            ("accumulator_bytes", accumulator_bytes, smallest),
+            ("scratchpad_width_bits", scratchpad_width_bits, narrowest),
+            ("scratchpad_banks", scratchpad_banks, 1),
+        ):
+            if number is None:
+                continue
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise TypeError(f"{name} must be a whole number, got {number!r}")
+            if number < least:
+                raise ValueError(f"{name} must be at least {least}, got {number}")
+        for name, quantity in (
+            ("offchip_bytes_per_cycle", offchip_bytes_per_cycle),
+            ("clock_mhz", clock_mhz),
+        ):
+            if not (quantity > 0 and isfinite(quantity)):
+                raise ValueError(f"{name} must be above 0 and finite, got {quantity}")
+        if not (overhead >= 0 and isfinite(overhead)):
+            raise ValueError(f"overhead must not be negative, got {overhead}")
+        if scratchpad_width_bits is None:
+            scratchpad_width_bits = min(widest, max(narrowest, rows * fmt.bits))
+        if scratchpad_banks is None:
+            wanted = -(-(rows + columns) * fmt.bits // scratchpad_width_bits)
+            scratchpad_banks = max(1, min(wanted, scratchpad_bytes // smallest))
+        for name, setting in (
+            ("rows", rows),
+            ("columns", columns),
+            ("dataflow", dataflow),
+            ("operand", fmt),
+            ("accumulator", Accumulator.parse(accumulator)),
+            ("scratchpad_bytes", scratchpad_bytes),
+            ("accumulator_bytes", accumulator_bytes),
+            ("offchip", offchip_memory(offchip).name),
+            ("offchip_bytes_per_cycle", offchip_bytes_per_cycle),
+            ("clock_mhz", clock_mhz),
+            ("node_nm", node_nm),
+            ("sram_cells", sram_cells),
+            ("fold_overlap", fold_overlap),
+            ("scratchpad_width_bits", scratchpad_width_bits),
+            ("scratchpad_banks", scratchpad_banks),
+            ("overhead", overhead),
+        ):
+            object.__setattr__(self, name, setting)
+        self._check_memories()
+
+    def _check_memories(self) -> None:
+        """Raise at birth what the SRAM table cannot cost."""
+        try:
+            self.scratchpad_bank()
+        except ValueError as error:
+            raise ValueError(
+                f"scratchpad of {self.scratchpad_bytes} bytes in {self.scratchpad_banks} banks: {error}"
+            ) from None
+        try:
+            self.accumulator_bank()
+        except ValueError as error:
+            raise ValueError(
+                f"accumulator_bytes {self.accumulator_bytes} for {self.columns} columns makes "
+                f"{self.accumulator_banks} banks: {error}"
+            ) from None
+        if self.sums_per_column < 1:
+            raise ValueError(
+                f"accumulator_bytes must hold one {self.accumulator.format} sum per column, "
+                f"got {self.accumulator_bytes} for {self.columns} columns"
+            )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows}x{self.columns} {self.dataflow}, "
+            f"{Mac(self.operand, self.operand, self.accumulator)}, "
+            f"scratchpad {self.scratchpad_bytes} B "
+            f"({self.scratchpad_banks} x {self.scratchpad_width_bits} bit), "
+            f"accumulators {self.accumulator_bytes} B "
+            f"({self.accumulator_banks} x {self.accumulator_word_bits} bit), "
+            f"{self.offchip} {self.offchip_bytes_per_cycle:g} B/cycle, {self.clock_mhz:g} MHz, "
+            f"{self.node_nm} nm"
+        )
+
+    @property
+    def accumulator_banks(self) -> int:
+        """Banks of the accumulator buffer: at most one per column, each at least 1024 bytes."""
+        (smallest, _), _ = sram_range(self.node_nm, self.sram_cells)
+        return max(1, min(self.columns, self.accumulator_bytes // smallest))
+
+    @property
+    def columns_per_bank(self) -> int:
+        """Columns that share one bank, and so one word, of the accumulator buffer."""
+        return -(-self.columns // self.accumulator_banks)
+
+    @property
+    def accumulator_word_bits(self) -> int:
+        """Word of one accumulator bank: one sum for each of its columns, at least 8 bits."""
+        _, (narrowest, _) = sram_range(self.node_nm, self.sram_cells)
+        return max(narrowest, self.columns_per_bank * self.accumulator.format.bits)
+
+    @property
+    def sums_per_column(self) -> int:
+        """Partial sums that the accumulator buffer holds for one column."""
+        return self.accumulator_bytes * 8 // (self.columns * self.accumulator.format.bits)
+
+    def scratchpad_bank(self) -> SramCost:
+        """Cost of one scratchpad bank."""
+        return sram_cost(
+            self.scratchpad_bytes / self.scratchpad_banks,
+            self.scratchpad_width_bits,
+            self.node_nm,
+            self.sram_cells,
+        )
+
+    def accumulator_bank(self) -> SramCost:
+        """Cost of one bank of the accumulator buffer."""
+        return sram_cost(
+            self.accumulator_bytes / self.accumulator_banks,
+            self.accumulator_word_bits,
+            self.node_nm,
+            self.sram_cells,
+        )
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Design:
+        """Build from keyword settings, such as a table of a TOML file.
+
+        Raises
+        ------
+        ValueError
+            A key is unknown or a required one is missing, or a value is wrong.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := [key for key in settings if key not in known]:
+            raise ValueError(f"design has no key {unknown[0]!r}; keys are {', '.join(known)}")
+        if missing := [key for key in known[: known.index("node_nm")] if key not in settings]:
+            raise ValueError(f"design needs the key {missing[0]!r}")
+        return cls(**settings)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Design:
+        """Read the flat table that :meth:`to_toml` writes."""
+        return cls.from_mapping(tomllib.loads(text))
+
+    def to_toml(self) -> str:
+        """Write every setting, the derived ones included, as a flat TOML table."""
+        lines = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            text = f"{value!r}" if isinstance(value, int | float) else f'"{value}"'
+            lines.append(f"{field.name} = {text}\n")
+        return "".join(lines)

@@ -1,0 +1,1 @@
+"""Co-design campaigns: numerics and accelerator searched together."""

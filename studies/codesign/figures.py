@@ -1,0 +1,275 @@
+"""Plotly figures of a campaign."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from accel import COMPONENTS
+from dse import hypervolume
+from studies.codesign.describe import design_text, numerics_text
+
+if TYPE_CHECKING:
+    from accel.schedule import Schedule
+    from studies.codesign.campaign import Result
+
+# Okabe and Ito's colours, told apart by readers with any colour vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+_MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
+
+
+def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "test_accuracy") -> go.Figure:
+    """Every evaluation by energy and quality, the front joined, the float32 twin as reference.
+
+    Designs with the same numerics train alike, so they share their height.
+    """
+    figure = go.Figure()
+    accuracy = quality == "test_accuracy"
+    done = _done(result)
+    for index, name in enumerate(result.config.space.format):
+        rows = done[done["format"] == name]
+        figure.add_trace(
+            go.Scatter(
+                x=rows["energy_pj"] / 1e6,
+                y=_height(rows, quality),
+                mode="markers",
+                name=name,
+                marker={
+                    "color": COLORS[index % len(COLORS)],
+                    "symbol": _MARKERS[index % len(_MARKERS)],
+                    "size": 9,
+                    "opacity": 0.8,
+                },
+                text=[_hover(row) for _, row in rows.iterrows()],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    best = result.front.sort_values("energy_pj")
+    figure.add_trace(
+        go.Scatter(
+            x=best["energy_pj"] / 1e6,
+            y=_height(best, quality),
+            mode="lines+text",
+            name="front of the search",
+            line={"color": "#444444", "width": 1.5, "shape": "hv"},
+            text=[_label(row) for _, row in best.iterrows()],
+            textposition="top left" if accuracy else "bottom left",
+            textfont={"size": 10, "color": "#444444"},
+            hoverinfo="skip",
+        )
+    )
+    twin = result.reference
+    figure.add_trace(
+        go.Scatter(
+            x=[twin["energy_pj"] / 1e6],
+            y=_height(twin.to_frame().T, quality),
+            mode="markers+text",
+            name="float32 twin",
+            marker={"symbol": "star", "size": 14, "color": "#000000"},
+            text=["float32"],
+            textposition="bottom center",
+            hovertext=[_hover(twin)],
+            hovertemplate="%{hovertext}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="energy of one training step, uJ", type="log", dtick="D2")
+    if accuracy:
+        figure.update_yaxes(title="test accuracy, %")
+    else:
+        figure.update_yaxes(title="final training loss", type="log", dtick="D1")
+    return _styled(figure, 480)
+
+
+def breakdown(result: Result) -> go.Figure:
+    """Energy of the designs on the front by component, and of the twin."""
+    rows = result.front.sort_values("energy_pj")
+    labels = [f"{_label(row)} (#{row['id']})" for _, row in rows.iterrows()]
+    table = pd.concat([rows, result.reference.to_frame().T])
+    labels.append("float32")
+    figure = go.Figure()
+    for index, part in enumerate(COMPONENTS):
+        figure.add_trace(
+            go.Bar(
+                y=labels,
+                x=table[f"energy_{part}_pj"].astype(float) / 1e6,
+                name=part,
+                orientation="h",
+                marker={"color": COLORS[index % len(COLORS)]},
+                hovertemplate=f"%{{y}}<br>{part}: %{{x:.3g}} uJ<extra></extra>",
+            )
+        )
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title="energy of one training step, uJ")
+    figure.update_yaxes(autorange="reversed")
+    return _styled(figure, 160 + 28 * len(labels))
+
+
+def accuracy_against_bits(result: Result) -> go.Figure:
+    """Test accuracy by accumulator fraction bits, one colour per format, one symbol per chunk."""
+    figure = go.Figure()
+    done = _done(result).drop_duplicates("trained_in")
+    chunks = list(result.config.space.chunk)
+    for index, name in enumerate(result.config.space.format):
+        for number, chunk in enumerate(chunks):
+            rows = done[(done["format"] == name) & (done["chunk"] == chunk)]
+            rows = rows.sort_values("accumulator_frac_bits")
+            if rows.empty:
+                continue
+            spread = 0.08 * (number - (len(chunks) - 1) / 2)
+            figure.add_trace(
+                go.Scatter(
+                    x=rows["accumulator_frac_bits"] + spread,
+                    y=100 * rows["test_accuracy"],
+                    error_y={
+                        "type": "data",
+                        "symmetric": False,
+                        "array": 100 * (rows["test_accuracy_max"] - rows["test_accuracy"]),
+                        "arrayminus": 100 * (rows["test_accuracy"] - rows["test_accuracy_min"]),
+                        "thickness": 1,
+                    },
+                    mode="markers",
+                    name=f"{name}, chunk {chunk}" if chunk else f"{name}, one sum",
+                    marker={
+                        "color": COLORS[index % len(COLORS)],
+                        "symbol": _MARKERS[number % len(_MARKERS)],
+                        "size": 9,
+                    },
+                    text=[_hover(row) for _, row in rows.iterrows()],
+                    hovertemplate="%{text}<extra></extra>",
+                )
+            )
+    figure.add_hline(
+        y=100 * result.reference["test_accuracy"],
+        line={"dash": "dot", "color": "#444444"},
+        annotation_text="float32 twin",
+    )
+    figure.update_xaxes(title="fraction bits of the accumulator", dtick=1)
+    figure.update_yaxes(title="test accuracy, %")
+    return _styled(figure, 440)
+
+
+def memory_map(plan: Schedule) -> go.Figure:
+    """Address against step: one rectangle per stay of a tensor, fetched and spilled ones outlined."""
+    figure = go.Figure()
+    roles = list(dict.fromkeys(tensor.role for tensor in plan.workload.tensors.values()))
+    spilled = {move.tensor for move in plan.transfers if move.kind == "spill"}
+    for index, role in enumerate(roles):
+        runs = [run for run in plan.residency if plan.workload.tensors[run.tensor].role == role]
+        if not runs:
+            continue
+        figure.add_trace(
+            go.Bar(
+                x=[(run.start + run.end) / 2 for run in runs],
+                width=[run.end - run.start + 1 for run in runs],
+                base=[run.address / 1024 for run in runs],
+                y=[run.bytes / 1024 for run in runs],
+                name=str(role).replace("_", " "),
+                marker={
+                    "color": COLORS[index % len(COLORS)],
+                    "opacity": 0.75,
+                    "line": {
+                        "color": ["#B00020" if run.tensor in spilled else "white" for run in runs],
+                        "width": [3 if run.tensor in spilled else 1 for run in runs],
+                    },
+                },
+                text=[run.tensor if run.bytes > 0.06 * plan.scratchpad_bytes else "" for run in runs],
+                textposition="inside",
+                insidetextanchor="middle",
+                customdata=[
+                    (
+                        run.tensor,
+                        run.bytes,
+                        run.address,
+                        plan.order[run.start],
+                        plan.order[run.end],
+                        "spilled and fetched back" if run.tensor in spilled else "not spilled",
+                    )
+                    for run in runs
+                ],
+                hovertemplate=(
+                    "%{customdata[0]}<br>%{customdata[1]} bytes at %{customdata[2]}"
+                    "<br>%{customdata[3]} to %{customdata[4]}<br>%{customdata[5]}<extra></extra>"
+                ),
+            )
+        )
+    figure.add_hline(
+        y=plan.scratchpad_bytes / 1024,
+        line={"color": "#B00020", "dash": "dash"},
+        annotation_text=f"scratchpad, {plan.scratchpad_bytes / 1024:g} KiB",
+    )
+    figure.update_layout(barmode="overlay", bargap=0)
+    figure.update_xaxes(
+        tickvals=list(range(len(plan.order))), ticktext=list(plan.order), tickangle=-45, title="operator"
+    )
+    figure.update_yaxes(title="address, KiB")
+    return _styled(figure, 560)
+
+
+def hypervolume_trace(result: Result) -> go.Figure:
+    """Hypervolume of the front against evaluations, relative to the final one."""
+    objectives = [(name, name != "test_error") for name in result.config.search.objectives]
+    done = _done(result).sort_values("id")
+    costs = np.column_stack(
+        [np.log10(done[name].astype(float)) if log else done[name].astype(float) for name, log in objectives]
+    )
+    corner = costs.max(axis=0) + 0.1 * np.ptp(costs, axis=0)
+    trace = [hypervolume(costs[: count + 1], corner) for count in range(len(costs))]
+    figure = go.Figure(
+        go.Scatter(
+            x=done["id"] + 1,
+            y=[100 * value / trace[-1] if trace[-1] else 0.0 for value in trace],
+            mode="lines+markers",
+            line={"color": COLORS[0], "shape": "hv"},
+            name="hypervolume",
+        )
+    )
+    figure.add_vline(
+        x=result.config.search.initial + 0.5,
+        line={"dash": "dot", "color": "#444444"},
+        annotation_text="end of the Sobol start",
+    )
+    figure.update_xaxes(title="evaluations")
+    figure.update_yaxes(title="hypervolume, % of the final", rangemode="tozero")
+    return _styled(figure, 340)
+
+
+def _done(result: Result) -> pd.DataFrame:
+    return result.evaluations[result.evaluations["state"] == "done"]
+
+
+def _height(rows: pd.DataFrame, quality: str) -> pd.Series[Any]:
+    values = rows[quality].astype(float)
+    return 100 * values if quality == "test_accuracy" else values
+
+
+def _cells(row: pd.Series[Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}
+
+
+def _label(row: pd.Series[Any]) -> str:
+    chunk = f" c{int(row['chunk'])}" if row["chunk"] else ""
+    return f"{row['format']}+m{int(row['accumulator_frac_bits'])}{chunk}"
+
+
+def _hover(row: pd.Series[Any]) -> str:
+    cells = _cells(row)
+    head = f"<b>#{row['id']}</b> " if row["id"] >= 0 else ""
+    return (
+        f"{head}{numerics_text(cells)}<br>{design_text(cells)}"
+        f"<br>accuracy {100 * row['test_accuracy']:.1f} %, training loss {row['training_loss']:.4f}"
+        f"<br>{row['energy_pj'] / 1e6:.2f} uJ, {row['step_ms']:.3f} ms, {row['area_um2'] / 1e6:.2f} mm2"
+    )
+
+
+def _styled(figure: go.Figure, height: int) -> go.Figure:
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"l": 70, "r": 20, "t": 20, "b": 60},
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
+        font={"family": "system-ui, sans-serif", "size": 13},
+    )
+    return figure

@@ -1,0 +1,141 @@
+"""Progress of a campaign on the terminal: stage, evaluation, front so far, time left."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from dse import Campaign, Done, Event, Failed, Started
+from studies.codesign.config import CampaignConfig
+from studies.codesign.describe import design_text, numerics_text
+
+if TYPE_CHECKING:
+    from studies.codesign.campaign import Result
+
+
+class Progress:
+    """Prints one line per evaluation, and a bar while it runs on a terminal."""
+
+    def __init__(self, config: CampaignConfig) -> None:
+        self._config = config
+        self._console = Console(highlight=False)
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("starting", total=config.evaluations, left="")
+        self._begin = time.monotonic()
+        self._searching: float | None = None
+        self._earlier = 0
+
+    def __enter__(self) -> Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+        self._bar.update(self._task, description=text)
+        self._print(f"[dim]{time.monotonic() - self._begin:6.1f} s  {text}[/dim]")
+
+    def event(self, event: Event, campaign: Campaign) -> None:
+        """A trial was asked, started, done, or failed."""
+        if self._searching is None:
+            self._searching, self._earlier = time.monotonic(), event.finished
+            self._bar.update(self._task, completed=event.finished)
+            if event.finished:
+                self._print(f"[dim]resumed: {event.finished} evaluations were finished before[/dim]")
+        if isinstance(event, Started):
+            what = numerics_text(event.trial.parameters)
+            self._bar.update(self._task, description=f"evaluation {event.finished + 1}: {what}")
+        elif isinstance(event, Done | Failed):
+            left = self._left(event.finished)
+            self._bar.update(self._task, completed=event.finished, left=left)
+            place = f"{event.finished:3d}/{event.budget}"
+            if isinstance(event, Done):
+                row = {**event.trial.parameters, **event.trial.values, **event.trial.metrics}
+                front = campaign.pareto()
+                on_front = "*" if (front["id"] == event.trial.id).any() else " "
+                again = row["trained_in"]
+                note = "" if again == event.trial.id else f"  trained in {again}"
+                self._print(
+                    f"{place}{on_front} {numerics_text(row):<34} {_quality(row)}  "
+                    f"{row['energy_pj'] / 1e6:8.2f} uJ  {design_text(row):<28} "
+                    f"front {len(front)}  {left}{note}"
+                )
+            else:
+                what = numerics_text(event.trial.parameters)
+                self._print(f"{place}  {what:<34} [red]{event.trial.state}: {event.trial.error}[/red]")
+
+    def finish(self, result: Result, folder: Path) -> None:
+        """Print the front and where everything is."""
+        first, second = [*result.config.search.objectives, "energy_pj"][:2]
+        table = Table(
+            title=f"Pareto front, {first} against {second}; one step of batch {result.config.training.batch}"
+        )
+        for heading in ("trial", "numerics", "accelerator"):
+            table.add_column(heading)
+        for heading in ("accuracy %", "training loss", "energy uJ", "step ms", "area mm2"):
+            table.add_column(heading, justify="right")
+        for _, row in result.front.iterrows():
+            table.add_row(*_cells(row, str(row["id"])))
+        table.add_section()
+        table.add_row(*_cells(result.reference, "float32"))
+        self._console.print(table)
+        trainings = int((result.evaluations["trained_in"] == result.evaluations["id"]).sum())
+        failed = int((result.evaluations["state"] == "failed").sum())
+        self._console.print(
+            f"{len(result.trials)} evaluations, {trainings} of them trained "
+            f"({result.config.training.replicates} replicates each), {failed} failed; "
+            f"{time.monotonic() - self._begin:.0f} s"
+        )
+        for name in ("report.html", "evaluations.parquet", "campaign.sqlite", "config.toml"):
+            self._console.print(f"  {folder / name}", soft_wrap=True)
+
+    def _left(self, finished: int) -> str:
+        here = finished - self._earlier
+        if self._searching is None or here < 1:
+            return ""
+        seconds = (time.monotonic() - self._searching) / here * (self._config.evaluations - finished)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+
+def _quality(row: dict[str, Any]) -> str:
+    return f"{100 * row['test_accuracy']:5.1f} %  loss {row['training_loss']:7.4f}"
+
+
+def _cells(row: pd.Series[Any], label: str) -> list[str]:
+    cells = {str(name): value for name, value in row.items()}
+    return [
+        label,
+        numerics_text(cells),
+        design_text(cells),
+        f"{100 * row['test_accuracy']:.1f}",
+        f"{row['training_loss']:.4f}",
+        f"{row['energy_pj'] / 1e6:.2f}",
+        f"{row['step_ms']:.3f}",
+        f"{row['area_um2'] / 1e6:.2f}",
+    ]

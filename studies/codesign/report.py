@@ -1,0 +1,113 @@
+"""The report of a campaign: one self-contained HTML page."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from accel.schedule import Schedule
+from dse import Trial
+from numerics import FloatFormat
+from studies.codesign import figures
+from studies.codesign.campaign import Result
+from studies.codesign.describe import design_text, numerics_text
+from studies.tasks import TASKS
+
+
+def write_report(result: Result, path: Path) -> None:
+    """Write the page; it needs no other file and no network."""
+    environment = Environment(
+        loader=PackageLoader("studies.codesign"), autoescape=True, undefined=StrictUndefined
+    )
+    front = [_row(row) for _, row in result.front.iterrows()]
+    reference = _row(result.reference)
+    chosen = scheduled_design(result)
+    plan = schedule_of(result, chosen)
+    plots = {
+        "front": figures.front(result),
+        "loss": figures.front(result, quality="training_loss"),
+        "breakdown": figures.breakdown(result),
+        "bits": figures.accuracy_against_bits(result),
+        "memory": figures.memory_map(plan),
+        "progress": figures.hypervolume_trace(result),
+    }
+    page = environment.get_template("report.html.j2").render(
+        config=result.config,
+        task=TASKS[result.config.training.task].title,
+        front=front,
+        reference=reference,
+        cheapest=cheapest_within(result, 0.01),
+        counts=_counts(result),
+        failures=[(trial.id, numerics_text(trial.parameters), trial.error) for trial in _failed(result)],
+        notes=result.notes,
+        plan=plan,
+        chosen={
+            "id": chosen["id"],
+            "numerics": numerics_text(chosen),
+            "design": str(result.pricing.design(result.trials[chosen["id"]].parameters)),
+        },
+        macs=result.pricing.step.macs,
+        plots={name: _html(figure) for name, figure in plots.items()},
+        plotly_js=Markup(get_plotlyjs()),  # noqa: S704  the library itself
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    part = path.with_suffix(".part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(path)
+
+
+def cheapest_within(result: Result, loss_of_accuracy: float) -> dict[str, Any] | None:
+    """Evaluated design of least energy whose accuracy is within a margin of the twin's."""
+    reference = result.reference
+    done = result.evaluations[result.evaluations["state"] == "done"]
+    good = done[done["test_accuracy"] >= reference["test_accuracy"] - loss_of_accuracy]
+    if good.empty:
+        return None
+    row = _row(good.loc[good["energy_pj"].idxmin()])
+    return {**row, "saving": reference["energy_pj"] / row["energy_pj"]}
+
+
+def scheduled_design(result: Result) -> dict[str, Any]:
+    """Design whose schedule is shown: on the front, with the most avoidable traffic."""
+    rows = [_row(row) for _, row in result.front.iterrows()]
+    return max(rows, key=lambda row: schedule_of(result, row).noncompulsory_bytes)
+
+
+def schedule_of(result: Result, row: dict[str, Any]) -> Schedule:
+    """Schedule of a table row's training step."""
+    return result.pricing.schedule(
+        FloatFormat.parse(row["format"]),
+        FloatFormat.parse(result.config.training.update_format),
+        int(row["scratchpad_bytes"]),
+    )
+
+
+def _row(row: pd.Series[Any]) -> dict[str, Any]:
+    cells = {str(name): value for name, value in row.items()}
+    return {**cells, "numerics": numerics_text(cells), "design": design_text(cells)}
+
+
+def _counts(result: Result) -> dict[str, int]:
+    states = result.evaluations["state"].value_counts().to_dict()
+    trained = result.evaluations["trained_in"] == result.evaluations["id"]
+    return {
+        "evaluations": len(result.trials),
+        "trained": int(trained.sum()),
+        "failed": int(states.get("failed", 0)),
+    }
+
+
+def _failed(result: Result) -> list[Trial]:
+    return [trial for trial in result.trials if trial.state == "failed"]
+
+
+def _html(figure: go.Figure) -> Markup:
+    # Plotly escapes what it embeds; the page loads its library once.
+    return Markup(figure.to_html(include_plotlyjs=False, full_html=False, config={"displaylogo": False}))  # noqa: S704

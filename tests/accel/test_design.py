@@ -1,0 +1,94 @@
+"""Designs are checked at birth and print, write and read as text."""
+
+from dataclasses import replace
+
+import pytest
+
+from accel.design import Design
+from numerics.accumulator import Accumulator
+from numerics.formats import E4M3
+
+SETTINGS = {
+    "rows": 16,
+    "columns": 16,
+    "dataflow": "ws",
+    "operand": "e4m3",
+    "accumulator": "e6m9 chunk=64",
+    "scratchpad_bytes": 65536,
+    "accumulator_bytes": 16384,
+    "offchip": "LPDDR4",
+    "offchip_bytes_per_cycle": 16,
+    "clock_mhz": 250,
+}
+
+
+def test_text_and_values_make_the_same_design():
+    assert Design(**SETTINGS) == Design(
+        **{**SETTINGS, "operand": E4M3, "accumulator": Accumulator("e6m9", chunk=64), "offchip": "lpddr4"}
+    )
+
+
+def test_a_word_holds_one_operand_per_row_and_the_banks_feed_both_edges():
+    design = Design(**{**SETTINGS, "rows": 24, "columns": 40})
+    assert design.scratchpad_width_bits == 24 * 8
+    assert design.scratchpad_banks == 3  # (24 + 40) x 8 = 512 bits per cycle
+    wide = Design(**{**SETTINGS, "rows": 128, "columns": 128})
+    assert (wide.scratchpad_width_bits, wide.scratchpad_banks) == (512, 4)
+
+
+def test_an_accumulator_bank_is_never_below_the_smallest_memory():
+    design = Design(**{**SETTINGS, "columns": 64})
+    assert design.accumulator_banks == 16  # 16 KB in banks of 1 KB
+    assert design.accumulator_word_bits == 4 * 16
+    assert design.sums_per_column == 16384 // (64 * 2)
+    assert Design(**SETTINGS).accumulator_word_bits == 16  # one bank per column
+
+
+def test_a_design_survives_toml():
+    design = Design(**{**SETTINGS, "dataflow": "os", "clock_mhz": 333.25, "node_nm": 7, "sram_cells": "hp"})
+    assert Design.from_toml(design.to_toml()) == design
+
+
+def test_replace_keeps_the_derived_port_and_none_derives_it_anew():
+    design = Design(**SETTINGS)
+    assert replace(design, rows=32).scratchpad_width_bits == 128
+    assert replace(design, rows=32, scratchpad_width_bits=None).scratchpad_width_bits == 256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": 0}, "rows must be at least 1, got 0"),
+        ({"columns": -3}, "columns must be at least 1, got -3"),
+        ({"dataflow": "rs"}, "dataflow must be one of os, ws, is; got 'rs'"),
+        ({"operand": "int8x"}, "format must be|fixed format must be"),
+        ({"scratchpad_bytes": 100}, "scratchpad_bytes must be at least 1024, got 100"),
+        ({"scratchpad_bytes": 1 << 30, "scratchpad_banks": 1}, "scratchpad of 1073741824 bytes in 1 banks"),
+        ({"accumulator_bytes": 8}, "accumulator_bytes must be at least 1024, got 8"),
+        ({"accumulator_bytes": 1024, "columns": 64}, "makes 1 banks: width_bits of an SRAM must be in"),
+        ({"offchip": "tape"}, "offchip must be one of .*; got 'tape'"),
+        ({"offchip_bytes_per_cycle": 0}, "offchip_bytes_per_cycle must be above 0 and finite, got 0"),
+        ({"clock_mhz": float("nan")}, "clock_mhz must be above 0 and finite, got nan"),
+        ({"node_nm": 90}, r"node_nm of an SRAM must be in 7\.\.45, got 90"),
+        ({"overhead": -0.1}, "overhead must not be negative, got -0.1"),
+        ({"scratchpad_width_bits": 4}, "scratchpad_width_bits must be at least 8, got 4"),
+        ({"scratchpad_width_bits": 1024}, "width_bits of an SRAM must be in"),
+        ({"fold_overlap": "none"}, "fold_overlap must be one of serial, pipelined; got 'none'"),
+        ({"sram_cells": "hvt"}, "cells must be one of hp, lop, lstp; got 'hvt'"),
+    ],
+)
+def test_a_bad_value_is_named_at_birth(change, message):
+    with pytest.raises(ValueError, match=message):
+        Design(**{**SETTINGS, **change})
+
+
+def test_a_fractional_size_is_a_type_error():
+    with pytest.raises(TypeError, match=r"rows must be a whole number, got 2\.5"):
+        Design(**{**SETTINGS, "rows": 2.5})
+
+
+def test_a_misspelt_or_missing_key_is_named():
+    with pytest.raises(ValueError, match="design has no key 'collumns'"):
+        Design.from_mapping({**SETTINGS, "collumns": 3})
+    with pytest.raises(ValueError, match="design needs the key 'clock_mhz'"):
+        Design.from_mapping({key: value for key, value in SETTINGS.items() if key != "clock_mhz"})
