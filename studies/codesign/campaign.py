@@ -86,7 +86,8 @@ def objectives_of(config: CampaignConfig, pricing: Pricing) -> list[Objective]:
         "cycles": lambda parameters: float(pricing.cost(parameters).cycles),
         "area_um2": lambda parameters: pricing.cost(parameters).total_area_um2,
     }
-    thresholds = {"training_loss": guess}  # a network that guesses is of no interest
+    thresholds: dict[str, float] = {"training_loss": guess}
+    thresholds.update(config.search.thresholds.items())
     return [
         Objective(
             name,

@@ -76,13 +76,26 @@ class Limits(Table):
 
 
 class SearchTable(Table):
-    """How the space is searched. The first two objectives span the report's plots."""
+    """How the space is searched.
+
+    A threshold is the worst value of an objective that is of interest; for the training loss it is
+    by default that of a network that guesses.
+    """
 
     method: Literal["auto", "qlognehvi", "sobol", "random"] = "auto"
     initial: PositiveInt = 10
     objectives: Annotated[list[ObjectiveName], AfterValidator(distinct)] = Field(
         default=["training_loss", "energy_pj"]
     )
+    thresholds: dict[ObjectiveName, PositiveFloat] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _thresholds_of_objectives(self) -> Self:
+        if strangers := [name for name in self.thresholds if name not in self.objectives]:
+            raise ValueError(
+                f"thresholds must be of the objectives {', '.join(self.objectives)}; got {strangers[0]!r}"
+            )
+        return self
 
 
 class CampaignConfig(Table):

@@ -24,7 +24,8 @@ _MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "test_accuracy") -> go.Figure:
     """Every evaluation by energy and quality, the front joined, the float32 twin as reference.
 
-    Designs with the same numerics train alike, so they share their height.
+    Designs with the same numerics train alike, so they share their height. Accuracy is drawn by its
+    error, on a logarithmic axis.
     """
     figure = go.Figure()
     accuracy = quality == "test_accuracy"
@@ -56,7 +57,7 @@ def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "
             name="front of the search",
             line={"color": "#444444", "width": 1.5, "shape": "hv"},
             text=[_label(row) for _, row in best.iterrows()],
-            textposition="top left" if accuracy else "bottom left",
+            textposition="top left",
             textfont={"size": 10, "color": "#444444"},
             hoverinfo="skip",
         )
@@ -77,7 +78,7 @@ def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "
     )
     figure.update_xaxes(title="energy of one training step, uJ", type="log", dtick="D2")
     if accuracy:
-        figure.update_yaxes(title="test accuracy, %")
+        _accuracy_axis(figure)
     else:
         figure.update_yaxes(title="final training loss", type="log", dtick="D1")
     return _styled(figure, 480)
@@ -122,12 +123,12 @@ def accuracy_against_bits(result: Result) -> go.Figure:
             figure.add_trace(
                 go.Scatter(
                     x=rows["accumulator_frac_bits"] + spread,
-                    y=100 * rows["test_accuracy"],
+                    y=_error(rows["test_accuracy"]),
                     error_y={
                         "type": "data",
                         "symmetric": False,
-                        "array": 100 * (rows["test_accuracy_max"] - rows["test_accuracy"]),
-                        "arrayminus": 100 * (rows["test_accuracy"] - rows["test_accuracy_min"]),
+                        "array": _error(rows["test_accuracy_min"]) - _error(rows["test_accuracy"]),
+                        "arrayminus": _error(rows["test_accuracy"]) - _error(rows["test_accuracy_max"]),
                         "thickness": 1,
                     },
                     mode="markers",
@@ -142,20 +143,20 @@ def accuracy_against_bits(result: Result) -> go.Figure:
                 )
             )
     figure.add_hline(
-        y=100 * result.reference["test_accuracy"],
+        y=_error(result.reference["test_accuracy"]),
         line={"dash": "dot", "color": "#444444"},
         annotation_text="float32 twin",
     )
     figure.update_xaxes(title="fraction bits of the accumulator", dtick=1)
-    figure.update_yaxes(title="test accuracy, %")
+    _accuracy_axis(figure)
     return _styled(figure, 440)
 
 
 def memory_map(plan: Schedule) -> go.Figure:
-    """Address against step: one rectangle per stay of a tensor, fetched and spilled ones outlined."""
+    """Address against step: one rectangle per stay of a tensor, those that come back outlined."""
     figure = go.Figure()
     roles = list(dict.fromkeys(tensor.role for tensor in plan.workload.tensors.values()))
-    spilled = {move.tensor for move in plan.transfers if move.kind == "spill"}
+    returning = {move.tensor for move in plan.transfers if move.kind == "refetch"}
     for index, role in enumerate(roles):
         runs = [run for run in plan.residency if plan.workload.tensors[run.tensor].role == role]
         if not runs:
@@ -171,8 +172,8 @@ def memory_map(plan: Schedule) -> go.Figure:
                     "color": COLORS[index % len(COLORS)],
                     "opacity": 0.75,
                     "line": {
-                        "color": ["#B00020" if run.tensor in spilled else "white" for run in runs],
-                        "width": [3 if run.tensor in spilled else 1 for run in runs],
+                        "color": ["#B00020" if run.tensor in returning else "white" for run in runs],
+                        "width": [3 if run.tensor in returning else 1 for run in runs],
                     },
                 },
                 text=[run.tensor if run.bytes > 0.06 * plan.scratchpad_bytes else "" for run in runs],
@@ -185,7 +186,7 @@ def memory_map(plan: Schedule) -> go.Figure:
                         run.address,
                         plan.order[run.start],
                         plan.order[run.end],
-                        "spilled and fetched back" if run.tensor in spilled else "not spilled",
+                        "leaves and comes back" if run.tensor in returning else "stays",
                     )
                     for run in runs
                 ],
@@ -242,7 +243,24 @@ def _done(result: Result) -> pd.DataFrame:
 
 def _height(rows: pd.DataFrame, quality: str) -> pd.Series[Any]:
     values = rows[quality].astype(float)
-    return 100 * values if quality == "test_accuracy" else values
+    return _error(values) if quality == "test_accuracy" else values
+
+
+def _error(accuracy: Any) -> Any:
+    """Error in percent, at least that of a perfect score drawn at 99.9 %."""
+    return np.maximum(100 * (1 - accuracy), 0.1)
+
+
+def _accuracy_axis(figure: go.Figure) -> None:
+    """Label an axis of errors with accuracies: close to 100 % every error counts, far from it none."""
+    ticks = [0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 7, 10, 20, 30, 50, 90]
+    figure.update_yaxes(
+        title="test accuracy, %",
+        type="log",
+        autorange="reversed",
+        tickvals=ticks,
+        ticktext=[f"{100 - tick:g}" for tick in ticks],
+    )
 
 
 def _cells(row: pd.Series[Any]) -> dict[str, Any]:
@@ -268,8 +286,8 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         height=height,
-        margin={"l": 70, "r": 20, "t": 20, "b": 60},
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
+        margin={"l": 70, "r": 20, "t": 70, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         font={"family": "system-ui, sans-serif", "size": 13},
     )
     return figure

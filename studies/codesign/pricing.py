@@ -70,7 +70,9 @@ class Pricing:
         """Schedule with the least off-chip traffic; raises `WorkingSetError` if there is none."""
         key = (operand, update, scratchpad_bytes)
         if key not in self._schedules:
-            self._schedules[key] = schedule(self.workload(operand, update), scratchpad_bytes)
+            self._schedules[key] = schedule(
+                self.workload(operand, update), scratchpad_bytes, backend="cp-sat"
+            )
         return self._schedules[key]
 
     def design(self, parameters: Parameters) -> Design:

@@ -20,6 +20,8 @@ from studies.codesign.describe import design_text, numerics_text
 if TYPE_CHECKING:
     from studies.codesign.campaign import Result
 
+_LOG_WIDTH = 120  # of a log file, which does not wrap
+
 
 class Progress:
     """Prints one line per evaluation, and a bar while it runs on a terminal."""
@@ -27,6 +29,8 @@ class Progress:
     def __init__(self, config: CampaignConfig) -> None:
         self._config = config
         self._console = Console(highlight=False)
+        if not self._console.is_terminal:
+            self._console.width = _LOG_WIDTH
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -79,24 +83,21 @@ class Progress:
                 again = row["trained_in"]
                 note = "" if again == event.trial.id else f"  trained in {again}"
                 self._print(
-                    f"{place}{on_front} {numerics_text(row):<34} {_quality(row)}  "
-                    f"{row['energy_pj'] / 1e6:8.2f} uJ  {design_text(row):<28} "
-                    f"front {len(front)}  {left}{note}"
+                    f"{place}{on_front} {numerics_text(row):<28} {design_text(row):<30} {_quality(row)}  "
+                    f"{row['energy_pj'] / 1e6:7.2f} uJ  front {len(front):2d}  {left}{note}"
                 )
             else:
                 what = numerics_text(event.trial.parameters)
-                self._print(f"{place}  {what:<34} [red]{event.trial.state}: {event.trial.error}[/red]")
+                self._print(f"{place}  {what:<28} [red]{event.trial.state}: {event.trial.error}[/red]")
 
     def finish(self, result: Result, folder: Path) -> None:
         """Print the front and where everything is."""
-        first, second = [*result.config.search.objectives, "energy_pj"][:2]
-        table = Table(
-            title=f"Pareto front, {first} against {second}; one step of batch {result.config.training.batch}"
-        )
-        for heading in ("trial", "numerics", "accelerator"):
-            table.add_column(heading)
-        for heading in ("accuracy %", "training loss", "energy uJ", "step ms", "area mm2"):
-            table.add_column(heading, justify="right")
+        table = Table(title=f"Pareto front ({', '.join(result.config.search.objectives)})")
+        table.add_column("trial", justify="right")
+        for heading in ("numerics", "accelerator"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("acc. %", "loss", "uJ", "ms", "mm2"):
+            table.add_column(heading, justify="right", no_wrap=True)
         for _, row in result.front.iterrows():
             table.add_row(*_cells(row, str(row["id"])))
         table.add_section()

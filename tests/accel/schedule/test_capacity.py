@@ -26,7 +26,7 @@ CAPACITY = [
 
 
 def bounds(graph, scratchpad_bytes, order, *, highs=True):
-    """Bound and cost of the residency behind it, by each engine, none knowing a useful upper limit."""
+    """Bound and cost of the residency behind it, by each engine below the same greedy plan."""
     instance = build_instance(graph, scratchpad_bytes, alignment=1, fixed_order=order == "given")
     hint, deadline_s = greedy(instance), perf_counter() + 60
     upper = hint.residency.cost
@@ -86,4 +86,3 @@ def test_all_engines_agree_on_larger_graphs(make_graph, seed, order):
     graph = random_graph(make_graph, seed, 10)
     found = bounds(graph, working_set_minimum(graph), order)
     assert len(set(found.values())) == 1
-    assert found["search"] > 0 or order == "free"
