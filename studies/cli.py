@@ -79,3 +79,7 @@ def _refuse(message: str) -> None:
     for line in message.splitlines():
         click.echo(f"error: {line}", err=True)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

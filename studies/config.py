@@ -86,13 +86,13 @@ def _line(error: ErrorDetails, data: Mapping[str, Any], model: type[BaseModel]) 
         return f"{path}: unknown key{_suggestion(error['loc'], model)}"
     match kind:
         case "greater_than_equal":
-            wish = f"must be at least {context['ge']}"
+            wish = f"must be at least {context['ge']:g}"
         case "greater_than":
-            wish = f"must be above {context['gt']}"
+            wish = f"must be above {context['gt']:g}"
         case "less_than_equal":
-            wish = f"must be at most {context['le']}"
+            wish = f"must be at most {context['le']:g}"
         case "less_than":
-            wish = f"must be below {context['lt']}"
+            wish = f"must be below {context['lt']:g}"
         case "int_type":
             wish = "must be a whole number"
         case "float_type" | "finite_number":

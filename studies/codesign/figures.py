@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, told apart by readers with any colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+_LOSS_SHOWN = 10.0  # a broken network may have any loss: those above are drawn here
 _MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
 def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "test_accuracy") -> go.Figure:
-    """Every evaluation by energy and quality, the front joined, the float32 twin as reference.
+    """Every evaluation by energy and quality, the front joined, the float32 twin's quality as a line.
 
     Designs with the same numerics train alike, so they share their height. Accuracy is drawn by its
-    error, on a logarithmic axis.
+    error, on a logarithmic axis. The twin's energy would squeeze all else to the left, so it is in words.
     """
     figure = go.Figure()
-    accuracy = quality == "test_accuracy"
     done = _done(result)
     for index, name in enumerate(result.config.space.format):
         rows = done[done["format"] == name]
@@ -56,32 +57,44 @@ def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "
             mode="lines+text",
             name="front of the search",
             line={"color": "#444444", "width": 1.5, "shape": "hv"},
-            text=[_label(row) for _, row in best.iterrows()],
-            textposition="top left",
-            textfont={"size": 10, "color": "#444444"},
+            text=_sparse_labels(best, np.ptp(done["energy_pj"])),
+            textposition="top center" if quality == "test_accuracy" else "bottom center",
+            textfont={"size": 11, "color": "#222222"},
             hoverinfo="skip",
         )
     )
     twin = result.reference
+    ends = [done["energy_pj"].min() / 1e6, done["energy_pj"].max() / 1e6]
     figure.add_trace(
-        go.Scatter(
-            x=[twin["energy_pj"] / 1e6],
-            y=_height(twin.to_frame().T, quality),
-            mode="markers+text",
-            name="float32 twin",
-            marker={"symbol": "star", "size": 14, "color": "#000000"},
-            text=["float32"],
-            textposition="bottom center",
-            hovertext=[_hover(twin)],
-            hovertemplate="%{hovertext}<extra></extra>",
+        _level(
+            ends,
+            _height(twin.to_frame().T, quality).iloc[0],
+            f"float32 twin, {twin['energy_pj'] / 1e6:.0f} uJ",
         )
     )
-    figure.update_xaxes(title="energy of one training step, uJ", type="log", dtick="D2")
-    if accuracy:
+    figure.update_xaxes(title="energy of one training step, uJ")
+    if quality == "test_accuracy":
         _accuracy_axis(figure)
     else:
-        figure.update_yaxes(title="final training loss", type="log", dtick="D1")
+        figure.update_yaxes(title=f"final training loss, at most {_LOSS_SHOWN:g}", type="log", dtick="D2")
     return _styled(figure, 480)
+
+
+def _level(ends: Sequence[float], height: float, name: str) -> go.Scatter:
+    """Dotted horizontal line; as a trace, for Plotly misplaces such shapes on logarithmic axes."""
+    return go.Scatter(
+        x=ends, y=[height, height], mode="lines", name=name, line={"dash": "dot", "color": "#444444"}
+    )
+
+
+def _sparse_labels(rows: pd.DataFrame, width_pj: float) -> list[str]:
+    """Labels of a front by ascending energy, where there is room for one."""
+    labels, last = [], -np.inf
+    for _, row in rows.iterrows():
+        roomy = row["energy_pj"] - last > 0.1 * width_pj
+        labels.append(_label(row) if roomy else "")
+        last = row["energy_pj"] if roomy else last
+    return labels
 
 
 def breakdown(result: Result) -> go.Figure:
@@ -102,7 +115,7 @@ def breakdown(result: Result) -> go.Figure:
                 hovertemplate=f"%{{y}}<br>{part}: %{{x:.3g}} uJ<extra></extra>",
             )
         )
-    figure.update_layout(barmode="stack")
+    figure.update_layout(barmode="stack", legend_traceorder="normal")
     figure.update_xaxes(title="energy of one training step, uJ")
     figure.update_yaxes(autorange="reversed")
     return _styled(figure, 160 + 28 * len(labels))
@@ -142,11 +155,8 @@ def accuracy_against_bits(result: Result) -> go.Figure:
                     hovertemplate="%{text}<extra></extra>",
                 )
             )
-    figure.add_hline(
-        y=_error(result.reference["test_accuracy"]),
-        line={"dash": "dot", "color": "#444444"},
-        annotation_text="float32 twin",
-    )
+    ends = [min(result.config.space.accumulator_frac_bits), max(result.config.space.accumulator_frac_bits)]
+    figure.add_trace(_level(ends, _error(result.reference["test_accuracy"]), "float32 twin"))
     figure.update_xaxes(title="fraction bits of the accumulator", dtick=1)
     _accuracy_axis(figure)
     return _styled(figure, 440)
@@ -203,7 +213,12 @@ def memory_map(plan: Schedule) -> go.Figure:
     )
     figure.update_layout(barmode="overlay", bargap=0)
     figure.update_xaxes(
-        tickvals=list(range(len(plan.order))), ticktext=list(plan.order), tickangle=-45, title="operator"
+        tickvals=list(range(len(plan.order))),
+        ticktext=list(plan.order),
+        tickangle=-45,
+        title="operator",
+        range=[-0.5, len(plan.order) - 0.5],
+        automargin=True,
     )
     figure.update_yaxes(title="address, KiB")
     return _styled(figure, 560)
@@ -243,7 +258,7 @@ def _done(result: Result) -> pd.DataFrame:
 
 def _height(rows: pd.DataFrame, quality: str) -> pd.Series[Any]:
     values = rows[quality].astype(float)
-    return _error(values) if quality == "test_accuracy" else values
+    return _error(values) if quality == "test_accuracy" else values.clip(upper=_LOSS_SHOWN)
 
 
 def _error(accuracy: Any) -> Any:

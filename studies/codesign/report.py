@@ -110,4 +110,4 @@ def _failed(result: Result) -> list[Trial]:
 
 def _html(figure: go.Figure) -> Markup:
     # Plotly escapes what it embeds; the page loads its library once.
-    return Markup(figure.to_html(include_plotlyjs=False, full_html=False, config={"displaylogo": False}))  # noqa: S704
+    return Markup(figure.to_html(include_plotlyjs=False, full_html=False, config={"displayModeBar": False}))  # noqa: S704

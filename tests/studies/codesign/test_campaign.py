@@ -1,0 +1,154 @@
+"""A whole campaign from the command line: results, resuming after SIGKILL, locks, other settings."""
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import pandas as pd
+import pytest
+
+MEASURED = ["format", "accumulator_frac_bits", "chunk", "update_rounding", "rows", "dataflow",
+            "scratchpad_bytes", "training_loss", "test_accuracy", "energy_pj", "trained_in"]  # fmt: skip
+
+
+def command(config, folder):
+    return [sys.executable, "-m", "studies.cli", "campaign", str(config), "--run", str(folder)]
+
+
+def campaign(config, folder):
+    return subprocess.run(command(config, folder), capture_output=True, text=True, check=False)
+
+
+def told(folder):
+    """Finished evaluations in the store, seen by a reader beside the running process."""
+    path = folder / "campaign.sqlite"
+    if not path.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT count(*) FROM events WHERE kind = 'tell'").fetchone()[0]
+    except sqlite3.OperationalError:  # not created yet
+        return 0
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tiny_text):
+    path = tmp_path_factory.mktemp("config") / "tiny.toml"
+    path.write_text(tiny_text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    result = campaign(config, folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def test_a_run_folder_has_the_evaluations_the_settings_and_the_report(finished):
+    folder, result = finished
+    frame = pd.read_parquet(folder / "evaluations.parquet")
+    assert (frame["state"] == "done").sum() == 5
+    assert (frame["state"] == "reference").sum() == 1
+    assert frame.loc[frame["state"] == "done", "energy_pj"].gt(0).all()
+    parts = frame.filter(regex="^energy_(?!pj)").sum(axis=1)
+    assert parts.to_numpy() == pytest.approx(frame["energy_pj"].to_numpy())
+    with closing(sqlite3.connect(folder / "campaign.sqlite")) as connection:
+        stored = pd.read_sql("SELECT * FROM evaluations", connection)
+    assert len(stored) == 5
+    assert stored["versions"].str.contains("torch").all()
+    assert "evaluations = 5" in (folder / "config.toml").read_text()
+    assert "Pareto front" in result.stdout
+    assert re.search(r"5/5", result.stdout)
+
+
+def test_the_report_is_one_page_that_loads_nothing(finished):
+    page = (finished[0] / "report.html").read_text()
+    # The plotting library names hosts of map services, which no figure of ours asks for.
+    own = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", own)
+    for heading in ("Energy against accuracy", "Where the energy goes", "Schedule of one design"):
+        assert heading in own
+    assert page.count('class="plotly-graph-div"') == 6
+    assert "float32" in own
+
+
+def test_a_finished_campaign_evaluates_nothing_again(config, finished):
+    folder, _ = finished
+    before = told(folder)
+    result = campaign(config, folder)
+    assert result.returncode == 0
+    assert told(folder) == before == 5
+
+
+def test_a_killed_campaign_goes_on_and_ends_as_if_nothing_had_happened(config, finished, tmp_path):
+    folder = tmp_path / "killed"
+    for wanted in (1, 3):
+        process = subprocess.Popen(
+            command(config, folder),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 120
+        while told(folder) < wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert told(folder) >= wanted
+        _assert_session_dies(process.pid)
+    result = campaign(config, folder)
+    assert result.returncode == 0, result.stderr
+    whole = pd.read_parquet(finished[0] / "evaluations.parquet")
+    again = pd.read_parquet(folder / "evaluations.parquet")
+    pd.testing.assert_frame_equal(whole[["id", *MEASURED]], again[["id", *MEASURED]])
+    assert told(folder) == 5  # none was told twice
+
+
+def _assert_session_dies(session):
+    """Workers of a killed campaign end by themselves."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(session, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail("a worker outlived its campaign")
+
+
+def test_another_configuration_is_refused_and_changes_nothing(config, finished, tmp_path):
+    folder, _ = finished
+    other = tmp_path / "other.toml"
+    other.write_text(config.read_text().replace("steps = 3", "steps = 4"))
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".lock"}
+    result = campaign(other, folder)
+    assert result.returncode == 2
+    assert "another configuration" in result.stderr
+    assert "training.steps" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert before == {
+        path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".lock"
+    }
+
+
+def test_a_second_process_is_told_that_the_campaign_is_running(config, tmp_path):
+    folder = tmp_path / "shared"
+    first = subprocess.Popen(command(config, folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "campaign.sqlite").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        second = campaign(config, folder)
+        assert second.returncode == 2
+        assert str(first.pid) in second.stderr
+        assert len(second.stderr.splitlines()) == 1
+    finally:
+        first.kill()
+        first.wait()
