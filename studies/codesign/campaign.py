@@ -19,6 +19,7 @@ from studies.codesign.pricing import NUMERICS, Pricing
 from studies.config import ConfigError
 from studies.replicas import ReplicaPool
 from studies.tasks import TASKS
+from studies.training import DivergedError
 
 _UNITS = {"energy_pj": "pJ", "area_um2": "um2", "cycles": "cycles"}
 
@@ -56,6 +57,16 @@ class Result:
     def reference(self) -> pd.Series[Any]:
         """Row of the full-precision twin."""
         return self.evaluations[self.evaluations["state"] == "reference"].iloc[0]
+
+    @property
+    def failed(self) -> list[Trial]:
+        """Trials without a result."""
+        return [trial for trial in self.trials if trial.state == "failed"]
+
+    @property
+    def trained(self) -> list[Trial]:
+        """Trials that trained the network; the others took over what one of these had measured."""
+        return [trial for trial in self.trials if trial.metrics.get("trained_in") == trial.id]
 
 
 def space_of(config: CampaignConfig, pricing: Pricing) -> Space:
@@ -151,7 +162,13 @@ def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher)
         with ReplicaPool(min(workers, config.training.replicates)) as pool:
             evaluator = Evaluator(config, pricing, pool)
             watcher.stage("training the full-precision twin")
-            twin = evaluator.full_precision()
+            try:
+                twin = evaluator.full_precision()
+            except DivergedError as error:
+                rate = config.training.learning_rate
+                raise ConfigError(
+                    f"training.learning_rate: must let the float32 twin converge, got {rate}: {error}"
+                ) from None
             for trial in campaign.trials:
                 if trial.state == "done":
                     evaluator.recall(trial.id, trial.parameters, {**trial.metrics, **trial.values})

@@ -103,11 +103,9 @@ class Progress:
         table.add_section()
         table.add_row(*_cells(result.reference, "float32"))
         self._console.print(table)
-        trainings = int((result.evaluations["trained_in"] == result.evaluations["id"]).sum())
-        failed = int((result.evaluations["state"] == "failed").sum())
         self._console.print(
-            f"{len(result.trials)} evaluations, {trainings} of them trained "
-            f"({result.config.training.replicates} replicates each), {failed} failed; "
+            f"{len(result.trials)} evaluations, {len(result.trained)} of them trained "
+            f"({result.config.training.replicates} replicates each), {len(result.failed)} failed; "
             f"{time.monotonic() - self._begin:.0f} s"
         )
         for name in ("report.html", "evaluations.parquet", "campaign.sqlite", "config.toml"):

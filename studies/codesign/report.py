@@ -13,7 +13,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from accel.schedule import Schedule
-from dse import Trial
 from numerics import FloatFormat
 from studies.codesign import figures
 from studies.codesign.campaign import Result
@@ -26,8 +25,30 @@ def write_report(result: Result, path: Path) -> None:
     environment = Environment(
         loader=PackageLoader("studies.codesign"), autoescape=True, undefined=StrictUndefined
     )
-    front = [_row(row) for _, row in result.front.iterrows()]
-    reference = _row(result.reference)
+    context: dict[str, Any] = {
+        "config": result.config,
+        "task": TASKS[result.config.training.task].title,
+        "front": [_row(row) for _, row in result.front.iterrows()],
+        "reference": _row(result.reference),
+        "cheapest": cheapest_within(result, 0.01),
+        "evaluations": len(result.trials),
+        "trained": len(result.trained),
+        "failures": [(trial.id, numerics_text(trial.parameters), trial.error) for trial in result.failed],
+        "notes": result.notes,
+        "macs": result.pricing.step.macs,
+        "plotly_js": Markup(get_plotlyjs()),  # noqa: S704  the library itself
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    if not result.front.empty:
+        context |= _pictures(result)
+    page = environment.get_template("report.html.j2").render(context)
+    part = path.with_suffix(".part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(path)
+
+
+def _pictures(result: Result) -> dict[str, Any]:
+    """Figures, and the schedule that one of them shows."""
     chosen = scheduled_design(result)
     plan = schedule_of(result, chosen)
     plots = {
@@ -38,29 +59,11 @@ def write_report(result: Result, path: Path) -> None:
         "memory": figures.memory_map(plan),
         "progress": figures.hypervolume_trace(result),
     }
-    page = environment.get_template("report.html.j2").render(
-        config=result.config,
-        task=TASKS[result.config.training.task].title,
-        front=front,
-        reference=reference,
-        cheapest=cheapest_within(result, 0.01),
-        counts=_counts(result),
-        failures=[(trial.id, numerics_text(trial.parameters), trial.error) for trial in _failed(result)],
-        notes=result.notes,
-        plan=plan,
-        chosen={
-            "id": chosen["id"],
-            "numerics": numerics_text(chosen),
-            "design": str(result.pricing.design(result.trials[chosen["id"]].parameters)),
-        },
-        macs=result.pricing.step.macs,
-        plots={name: _html(figure) for name, figure in plots.items()},
-        plotly_js=Markup(get_plotlyjs()),  # noqa: S704  the library itself
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    )
-    part = path.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    return {
+        "plan": plan,
+        "chosen": {**chosen, "design": str(result.pricing.design(result.trials[chosen["id"]].parameters))},
+        "plots": {name: _html(figure) for name, figure in plots.items()},
+    }
 
 
 def cheapest_within(result: Result, loss_of_accuracy: float) -> dict[str, Any] | None:
@@ -92,20 +95,6 @@ def schedule_of(result: Result, row: dict[str, Any]) -> Schedule:
 def _row(row: pd.Series[Any]) -> dict[str, Any]:
     cells = {str(name): value for name, value in row.items()}
     return {**cells, "numerics": numerics_text(cells), "design": design_text(cells)}
-
-
-def _counts(result: Result) -> dict[str, int]:
-    states = result.evaluations["state"].value_counts().to_dict()
-    trained = result.evaluations["trained_in"] == result.evaluations["id"]
-    return {
-        "evaluations": len(result.trials),
-        "trained": int(trained.sum()),
-        "failed": int(states.get("failed", 0)),
-    }
-
-
-def _failed(result: Result) -> list[Trial]:
-    return [trial for trial in result.trials if trial.state == "failed"]
 
 
 def _html(figure: go.Figure) -> Markup:

@@ -1,6 +1,7 @@
 """Rounding and accumulation in exact rationals: a judge that shares no code with the kernels.
 
-A rounding picks between the two neighbours on the format's grid by comparing Fractions. Slow, and
+A rounding finds the two neighbours of a Fraction on the format's grid and picks one by comparing
+Fractions. Of a format only its defining fields are read, none of its derived properties. Slow, and
 meant to be checked by reading.
 """
 
@@ -8,109 +9,163 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from functools import cache
 
 INF = math.inf
+DETERMINISTIC = ("nearest-even", "nearest-away", "toward-zero", "down", "up", "to-odd")
 
 
-@cache
-def positive_values(exp_bits, frac_bits, bias, specials, subnormals):
-    """Every positive finite value, ascending, by enumerating the codes."""
-    found = []
-    for exponent in range(1 << exp_bits):
-        for fraction in range(1 << frac_bits):
-            top = exponent == (1 << exp_bits) - 1
-            if specials == "ieee" and top:
-                continue
-            if specials == "fn" and top and fraction == (1 << frac_bits) - 1:
-                continue
-            if exponent == 0:
-                value = Fraction(fraction, 1 << frac_bits) * Fraction(2) ** (1 - bias)
-                if not subnormals:
-                    continue
-            else:
-                value = (1 + Fraction(fraction, 1 << frac_bits)) * Fraction(2) ** (exponent - bias)
-            if value > 0:
-                found.append(value)
-    return sorted(found)
+def is_fixed(fmt):
+    """Fixed-point formats have integer bits where floats have exponent bits."""
+    return hasattr(fmt, "int_bits")
 
 
-def neighbours(x, fmt):
-    """(low, high, rank of low) around a positive Fraction on the grid without an upper end.
+def value_of_code(code, fmt):
+    """Number that the positive code stands for, specials read as the numbers they displace."""
+    if is_fixed(fmt):
+        return Fraction(code, 1 << fmt.frac_bits)
+    exponent, fraction = divmod(code, 1 << fmt.frac_bits)
+    if exponent == 0:
+        share = Fraction(fraction, 1 << fmt.frac_bits) if fmt.subnormals else Fraction(0)
+        return share * Fraction(2) ** (1 - fmt.bias)
+    return (1 + Fraction(fraction, 1 << fmt.frac_bits)) * Fraction(2) ** (exponent - fmt.bias)
 
-    Codes ascend with values, so the parity of a value's code is that of its rank; zero has rank 0.
-    """
-    exponent = 0
-    while Fraction(2) ** (exponent + 1) <= x:
-        exponent += 1
-    while Fraction(2) ** exponent > x:
-        exponent -= 1
-    emin = 1 - fmt.bias
-    if exponent < emin and not fmt.subnormals:
-        return Fraction(0), Fraction(2) ** emin, 0
-    unit = Fraction(2) ** (max(exponent, emin) - fmt.frac_bits)
-    steps = x // unit
-    rank = steps + max(exponent - emin, 0) * 2**fmt.frac_bits
-    return steps * unit, (steps + 1) * unit, rank
+
+def last_code(fmt):
+    """Largest positive code that is a finite number."""
+    if is_fixed(fmt):
+        return (1 << (fmt.int_bits + fmt.frac_bits)) - 1
+    codes = 1 << (fmt.exp_bits + fmt.frac_bits)
+    reserved = {"ieee": 1 << fmt.frac_bits, "fn": 1, "finite": 0}[fmt.specials]
+    return codes - reserved - 1
 
 
 def largest(fmt):
-    """Largest finite value: the last code that is a number."""
-    top = 2 ** (fmt.exp_bits + fmt.frac_bits) - 1
-    if fmt.specials == "ieee":
-        top -= 2**fmt.frac_bits
-    elif fmt.specials == "fn":
-        top -= 1
-    exponent, fraction = divmod(top, 2**fmt.frac_bits)
-    return (1 + Fraction(fraction, 2**fmt.frac_bits)) * Fraction(2) ** (exponent - fmt.bias)
+    """Largest finite value."""
+    return value_of_code(last_code(fmt), fmt)
 
 
-def round_rational(x, fmt, mode, *, infinity, draw=None):
-    """Round a Fraction to `fmt`; overflow gives ``inf`` if `infinity`, else the largest value.
-
-    ``draw = (r, word)``: stochastic with r random bits of value `word` in 0 .. 2**r - 1.
-    """
-    if x == 0:
+def smallest(fmt):
+    """Least value: minus the largest, zero if unsigned, one step more in two's complement."""
+    if not fmt.signed:
         return Fraction(0)
-    sign, x = (-1, -x) if x < 0 else (1, x)
-    low, high, rank = neighbours(x, fmt)
-    share = (x - low) / (high - low)
+    return -(Fraction(2) ** fmt.int_bits) if is_fixed(fmt) else -largest(fmt)
+
+
+def binade(x):
+    """Exponent of the power of two at or below a positive Fraction."""
+    exponent = x.numerator.bit_length() - x.denominator.bit_length()
+    return exponent if Fraction(2) ** exponent <= x else exponent - 1
+
+
+def neighbours(x, fmt):
+    """(low, high, whole) around a positive Fraction on the grid without an upper end.
+
+    `whole` is the significand of `low` as an integer.
+    """
+    if is_fixed(fmt):
+        unit = Fraction(1, 1 << fmt.frac_bits)
+    else:
+        exponent, emin = binade(x), 1 - fmt.bias
+        if exponent < emin and not fmt.subnormals:
+            return Fraction(0), Fraction(2) ** emin, 0
+        unit = Fraction(2) ** (max(exponent, emin) - fmt.frac_bits)
+    whole = x // unit
+    return whole * unit, (whole + 1) * unit, whole
+
+
+def overflowed(sign, fmt, mode, overflow):
+    """Result beyond the finite range; a directed mode stays finite unless it points outwards."""
+    limit = largest(fmt) if sign > 0 else smallest(fmt)
+    inward = mode in ("toward-zero", "to-odd") or mode == ("down" if sign > 0 else "up")
+    if overflow == "format":
+        overflow = "saturate" if is_fixed(fmt) or fmt.specials != "ieee" else "infinity"
+    if overflow == "saturate" or limit == 0 or inward:
+        return float(limit)
+    return math.nan if overflow == "nan" else sign * INF
+
+
+def round_rational(x, fmt, mode="nearest-even", *, overflow="format", draw=None):
+    """Round a Fraction, or a float with its zeros, infinities and NaN, to a float on `fmt`.
+
+    ``draw = (r, word)`` is stochastic rounding with r random bits of value `word` in 0 .. 2**r - 1.
+    A tie goes to the even significand; with one-digit significands both are odd, and IEEE 754-2019,
+    4.3.1 delivers the larger.
+    """
+    has_minus_zero = fmt.signed and not is_fixed(fmt)
+    if isinstance(x, float):
+        if math.isnan(x):
+            return x
+        if math.isinf(x):
+            return overflowed(math.copysign(1, x), fmt, "nearest-even", overflow)
+        if x == 0.0:
+            return x if has_minus_zero else 0.0
+        x = Fraction(x)
+    if x == 0:
+        return 0.0
+    sign, magnitude = (-1, -x) if x < 0 else (1, x)
+    low, high, whole = neighbours(magnitude, fmt)
+    share = (magnitude - low) / (high - low)
     if mode == "stochastic":
         bits, word = draw
+        assert 0 <= word < 2**bits
         up = math.floor(share * 2**bits) + word >= 2**bits
     else:
+        half = Fraction(1, 2)
         up = (
             share > 0
             and {
-                "nearest-even": share > Fraction(1, 2) or (share == Fraction(1, 2) and rank % 2 == 1),
-                "nearest-away": share >= Fraction(1, 2),
+                "nearest-even": share > half or (share == half and whole % 2 == 1),
+                "nearest-away": share >= half,
                 "toward-zero": False,
                 "down": sign < 0,
                 "up": sign > 0,
-                "to-odd": rank % 2 == 0,
+                "to-odd": whole % 2 == 0,
             }[mode]
         )
-    result = high if up else low
-    if result > largest(fmt):
-        directed = mode in ("toward-zero", "to-odd") or mode == ("down" if sign > 0 else "up")
-        return sign * (INF if infinity and not directed else largest(fmt))
-    return sign * result
+    result = sign * (high if up else low)
+    if not smallest(fmt) <= result <= largest(fmt):
+        return overflowed(sign, fmt, mode, overflow)
+    if result == 0:
+        return -0.0 if sign < 0 and has_minus_zero else 0.0
+    return float(result)
 
 
-def dot_rational(a, b, fmt, mode="nearest-even", *, chunk=None, infinity=True):
-    """Sequential or chunked sum of exact products, each addition rounded once."""
+def exact_sum(x, y):
+    """``x + y`` as a Fraction, or as a float where one of them is not finite."""
+    special = [v for v in (x, y) if isinstance(v, float) and not math.isfinite(v)]
+    return sum(special) if special else Fraction(x) + Fraction(y)
+
+
+def dot_rational(a, b, fmt, mode="nearest-even", *, chunk=None, draws=None):
+    """Sequential or chunked sum of exact products, each addition rounded once.
+
+    ``draws(step)`` gives the draw of an addition: products are steps 0 .. n - 1, the outer additions
+    of a chunked sum n, n + 1, ...
+    """
     n = len(a)
     chunk = chunk or max(n, 1)
-    total = Fraction(0)
-    for first in range(0, n, chunk):
-        partial = Fraction(0)
+
+    def add(x, y, step):
+        draw = draws(step) if draws else None
+        return round_rational(exact_sum(x, y), fmt, mode, draw=draw)
+
+    total = 0.0
+    for number, first in enumerate(range(0, n, chunk)):
+        partial = 0.0
         for i in range(first, min(first + chunk, n)):
-            partial = _add(partial, Fraction(a[i]) * Fraction(b[i]), fmt, mode, infinity)
-        total = _add(total, partial, fmt, mode, infinity)
-    return float(total)
+            x, y = float(a[i]), float(b[i])
+            finite = math.isfinite(x) and math.isfinite(y)
+            partial = add(partial, Fraction(x) * Fraction(y) if finite else x * y, i)
+        total = add(total, partial, n + number)
+    return total
 
 
-def _add(x, y, fmt, mode, infinity):
-    if abs(x) == INF or abs(y) == INF:
-        return float(x) + float(y)
-    return round_rational(x + y, fmt, mode, infinity=infinity)
+def matmul_rational(a, b, fmt, mode="nearest-even", *, chunk=None, draws=None):
+    """Matrix of `dot_rational`; ``draws(element, step)`` with elements counted row by row."""
+    columns = len(b[0])
+
+    def element(i, j):
+        chosen = None if draws is None else lambda step: draws(i * columns + j, step)
+        return dot_rational(a[i], [row[j] for row in b], fmt, mode, chunk=chunk, draws=chosen)
+
+    return [[element(i, j) for j in range(columns)] for i in range(len(a))]

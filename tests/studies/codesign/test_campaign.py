@@ -152,3 +152,31 @@ def test_a_second_process_is_told_that_the_campaign_is_running(config, tmp_path)
     finally:
         first.kill()
         first.wait()
+
+
+def test_failing_evaluations_are_recorded_and_the_campaign_goes_on(tmp_path, tiny_text):
+    """A learning rate that float32 survives and accumulators of little range do not."""
+    config = tmp_path / "failing.toml"
+    config.write_text(
+        tiny_text.replace("learning_rate = 0.05", "learning_rate = 1e6").replace(
+            "accumulator_exp_bits = 6", "accumulator_exp_bits = 3"
+        )
+    )
+    result = campaign(config, tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    frame = pd.read_parquet(tmp_path / "run" / "evaluations.parquet")
+    assert (frame["state"] == "failed").sum() == 5
+    errors = frame.loc[frame["state"] == "failed", "error"]
+    assert errors.str.contains("the training loss is nan after 3 steps").all()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "No evaluation succeeded" in page
+    assert "the training loss is nan" in page
+
+
+def test_a_twin_that_diverges_is_a_wrong_learning_rate(tmp_path, tiny_text):
+    config = tmp_path / "wild.toml"
+    config.write_text(tiny_text.replace("learning_rate = 0.05", "learning_rate = 1e30"))
+    result = campaign(config, tmp_path / "run")
+    assert result.returncode == 2
+    assert "training.learning_rate: must let the float32 twin converge, got 1e+30" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
