@@ -1,0 +1,103 @@
+"""The certificate: which arithmetic it chooses, and that the choice never changes a bit."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from numerics import Accumulator, Certificate, _kernels, matmul
+from numerics._target import Target
+from oracles.rational import dot_rational, matmul_rational
+from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
+
+
+def exact_kernel(a, b, accumulator, seed=0, stream=0):
+    """The path that needs no certificate, on any operands."""
+    accumulator = Accumulator.parse(accumulator)
+    out = np.empty((a.shape[0], b.shape[1]), np.float32)
+    chunk = min(accumulator.chunk or a.shape[1], a.shape[1])
+    target = Target.of(accumulator.format, accumulator.rounding)
+    a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    _kernels.gemm_exact(a, b, out, chunk, *target, seed, stream)
+    return out
+
+
+PATHS = [
+    # Narrow products, a wide range of the accumulator: rounding a float32 sum again is harmless.
+    ("e4m3fn", "normal", "e6m9", "float32"),
+    ("e5m2", "normal", "e6m9 chunk=8", "float32"),
+    # Products wider than the accumulator, but sums that float32 holds exactly.
+    ("e2m1", "normal", "e6m2", "float32"),
+    ("s3.4", "normal", "e6m5", "float32"),
+    ("e4m3fn", "normal", "e8m2", "float64"),
+    ("fp16", "normal", "e8m22 chunk=8", "float64"),
+    ("e4m3fn", "huge", "e8m13", "float64"),
+    ("bf16", "mixed", "e8m7", "exact"),
+    ("e4m3fn", "huge", "fp16", "exact"),
+    ("e5m2", "tiny", "fp16", "exact"),
+    ("e4m3fn", "normal", "e6m9 rounding=toward-zero", "exact"),
+]
+
+
+@pytest.mark.parametrize(("operand", "kind", "accumulator", "path"), PATHS)
+def test_each_path_is_taken_and_gives_the_bits_of_the_exact_one(operand, kind, accumulator, path):
+    rng = np.random.default_rng(17)
+    for shape in ((5, 64, 7), (7, 63, 3), (1, 200, 1), (2, 9, 530)):
+        a, b = draw_operands(rng, operand, operand, kind, *shape)
+        assert Certificate.of(a, b, Accumulator.parse(accumulator)).path == path
+        result = matmul(a, b, accumulator)
+        np.testing.assert_array_equal(result, exact_kernel(a, b, accumulator))
+        assert result.dtype == np.float32
+        parsed = Accumulator.parse(accumulator)
+        mode = parsed.rounding.mode.value
+        corner = matmul_rational(a[:2].tolist(), b[:, :2].tolist(), parsed.format, mode, chunk=parsed.chunk)
+        np.testing.assert_array_equal(result[:2, :2], corner)
+
+
+@settings(max_examples=300)
+@given(
+    left=st.sampled_from(OPERANDS),
+    right=st.sampled_from(OPERANDS),
+    fmt=st.sampled_from(ACCUMULATORS) | float_formats(signed=st.just(True)).map(str),
+    kind=st.sampled_from(KINDS),
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 90), st.integers(1, 4)),
+    chunk=st.none() | st.integers(1, 95),
+    seed=st.integers(0, 2**32),
+)
+def test_a_certified_path_and_the_exact_kernel_agree(left, right, fmt, kind, shape, chunk, seed):
+    a, b = draw_operands(np.random.default_rng(seed), left, right, kind, *shape)
+    accumulator = Accumulator(fmt, chunk=chunk)
+    np.testing.assert_array_equal(matmul(a, b, accumulator), exact_kernel(a, b, accumulator))
+
+
+@settings(max_examples=200)
+@given(
+    operand=st.sampled_from(["e4m3fn", "e5m2", "e2m1", "fp16"]),
+    fmt=st.sampled_from(["e6m9", "e8m2", "e6m3", "e8m23", "e7m0finite"]),
+    kind=st.sampled_from(KINDS),
+    length=st.integers(1, 30),
+    chunk=st.none() | st.integers(1, 30),
+    seed=st.integers(0, 2**32),
+)
+def test_the_bound_of_the_certificate_holds_every_partial_sum(operand, fmt, kind, length, chunk, seed):
+    a, b = draw_operands(np.random.default_rng(seed), operand, operand, kind, 1, length, 1)
+    accumulator = Accumulator(fmt, chunk=chunk)
+    certificate = Certificate.of(a, b, accumulator)
+    # Prefixes reach every value of the outer register; each chunk on its own every inner partial sum.
+    step = chunk or length
+    sums = [
+        dot_rational(a[0, :end], b[:end, 0], accumulator.format, chunk=chunk) for end in range(1, length + 1)
+    ]
+    sums += [
+        dot_rational(a[0, first:end], b[first:end, 0], accumulator.format)
+        for first in range(0, length, step)
+        for end in range(first + 1, min(first + step, length) + 1)
+    ]
+    assert max(map(abs, sums)) <= certificate.bound or certificate.path == "exact"
+
+
+def test_growth_stops_at_the_bound_and_reaches_half_of_it():
+    ones = np.ones((1, 100_000), np.float32)
+    certificate = Certificate.of(ones, ones.T, Accumulator("e6m9"))
+    assert certificate.bound == 2.0**11
+    assert matmul(ones, ones.T, "e6m9")[0, 0] == 2.0**10
