@@ -1,9 +1,8 @@
 """How fast the kernels are beside numpy: ratios measured in one process, on one thread.
 
-Every row times the kernel and its numpy reference alternately, after a warm-up that also compiles,
-and prints the medians. The same run first checks the bits of each configuration on a small case:
-casts against a search in the list of all values or in rationals, products against the exact kernel
-and against rationals.
+Every row times the kernel and its numpy reference in turns, after a warm-up that also compiles, and
+prints the ratio of the medians. The same run first checks the bits of each configuration on a small
+case against exact rationals.
 """
 
 from __future__ import annotations

@@ -168,12 +168,13 @@ class Acquisition:
                 for index, source in enumerate(sources)
             ]
             self.model = ModelList(*models) if len(models) > 1 else models[0]
+            pruned = _prune(self.model, baseline, -reference)
             weights = np.random.default_rng(seed).dirichlet(np.ones(len(sources)))
             self._coarse, self._fine = (
                 _function(
                     self.model,
                     _samplers(sources, samples, seed),
-                    _prune(self.model, baseline, -reference),
+                    pruned,
                     reference=-reference,
                     pending=pending,
                     weights=weights,
@@ -244,8 +245,7 @@ def _samplers(sources: Sequence[Source], samples: int, seed: int) -> list[Any]:
     """One sampler of base samples per objective.
 
     Scrambled Sobol samples of two objectives would be correlated with each other, for the first bits
-    of a scrambled sequence follow its index: from two learnt objectives on they are independent
-    draws.
+    of a scrambled sequence follow its index: two learnt objectives get independent draws instead.
     """
     learnt = sum(isinstance(source, Learnt) for source in sources)
     shape = torch.Size([samples])

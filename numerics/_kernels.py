@@ -93,6 +93,8 @@ def round_one(x, mode, frac_bits, emin, min_value, max_value, overflow, flush, w
     if magnitude == np.inf:
         return _overflowed(negative, NEAREST_EVEN, min_value, max_value, overflow)
     exponent = (np.float64(magnitude).view(np.int64) >> 52) - 1023
+    if exponent > 200:  # no format of ours reaches so far, and 2**-exponent would be subnormal
+        return _overflowed(negative, mode, min_value, max_value, overflow)
     if exponent < emin:
         # Without subnormals the only neighbours below the smallest normal number are it and zero.
         unit = emin if flush else emin - frac_bits
@@ -199,16 +201,18 @@ def axpy_any(
 def operand_facts(x):
     """(largest magnitude, exponent of the least unit, significand bits, all finite) of a flat array.
 
-    The least unit is the largest power of two that divides every element.
+    The least unit is the largest power of two that divides every element. Infinities and NaNs count
+    for the last one only.
     """
     largest = 0.0
     unit = np.int64(2000)
     precision = np.int64(0)
+    finite = True
     for i in range(x.shape[0]):
         value = np.float64(x[i])
         if not np.isfinite(value):
-            return np.inf, unit, precision, False
-        if value != 0.0:
+            finite = False
+        elif value != 0.0:
             largest = max(largest, abs(value))
             bits = value.view(np.int64)
             field = (bits >> 52) & 0x7FF
@@ -220,7 +224,7 @@ def operand_facts(x):
             lowest = (np.float64(fraction & -fraction).view(np.int64) >> 52) - 1023
             unit = min(unit, field - 1075 + lowest)
             precision = max(precision, 53 - lowest)
-    return largest, unit, precision, True
+    return largest, unit, precision, finite
 
 
 @njit(cache=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from typing import Literal, NamedTuple, TypeAlias
 
 from numerics import _kernels
@@ -63,11 +64,10 @@ class Target(NamedTuple):
 
     def limits(self) -> tuple[float, float]:
         """Results of an overflow below and above, rounding to nearest."""
-        if self.overflow == _kernels.INFINITY and self.min_value < 0.0:
-            return float("-inf"), float("inf")
-        if self.overflow == _kernels.NAN:
-            return float("nan"), float("nan")
-        return self.min_value, self.max_value
+        if self.overflow == _kernels.SATURATE:
+            return self.min_value, self.max_value
+        above = float("inf" if self.overflow == _kernels.INFINITY else "nan")
+        return (-above if self.min_value < 0.0 else self.min_value), above
 
 
 def check_seed(rounding: Rounding, seed: int | None, stream: int) -> tuple[int, int]:
@@ -75,12 +75,19 @@ def check_seed(rounding: Rounding, seed: int | None, stream: int) -> tuple[int, 
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         Stochastic rounding without a seed, or a number outside 0..2**63 - 1.
     """
     if rounding.is_stochastic and seed is None:
         raise ValueError(f"rounding {rounding} needs a seed (an integer in 0..2**63 - 1), got None")
-    for name, value in (("seed", seed or 0), ("stream", stream)):
-        if not 0 <= value < 1 << 63:
-            raise ValueError(f"{name} must be in 0..2**63 - 1, got {value}")
-    return seed or 0, stream
+    return _key("seed", 0 if seed is None else seed), _key("stream", stream)
+
+
+def _key(name: str, value: int) -> int:
+    try:
+        number = index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer in 0..2**63 - 1, got {value!r}") from None
+    if not 0 <= number < 1 << 63:
+        raise ValueError(f"{name} must be in 0..2**63 - 1, got {number}")
+    return number

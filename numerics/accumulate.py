@@ -8,6 +8,7 @@ odd) is decided once per call by a certificate on the operands, and never change
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import frexp
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from numerics import _kernels
 from numerics._target import Target, check_seed
 from numerics.accumulator import Accumulator
+from numerics.formats import FloatFormat
 from numerics.rounding import Mode
 
 Path = Literal["float32", "float64", "exact"]
@@ -140,6 +142,8 @@ class Certificate:
       addends have at most p bits and 2 p + 2 <= t, when double rounding to nearest is harmless
       (S. Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30(3), 1995).
     * Products are exact if sa + sb <= t.
+    * float32 also needs operands, products and the rounding constant, 2**(24 - p) times a sum, in its
+      range, and a normal range no smaller than the accumulator's.
 
     B is the lesser of two: n terms of at most P grow to n P (1 + 2**-p)**n, and rounding to nearest
     stops growing at 2**(p + 1) P, where P is below half a unit in the last place.
@@ -171,6 +175,11 @@ class Certificate:
                 f"products of the operands must fit 53 bits, got {a_bits} + {b_bits} significand bits; "
                 f"round the operands to their format first"
             )
+        if a_max and b_max and (unit < -1074 or frexp(a_max)[1] + frexp(b_max)[1] > 1023):
+            raise ValueError(
+                f"products of the operands must be in the range of float64, got magnitudes up to "
+                f"{a_max:g} and {b_max:g} with least units 2**{a_unit} and 2**{b_unit}"
+            )
         fmt, rounding = accumulator.format, accumulator.rounding
         if rounding.mode is not Mode.NEAREST_EVEN or not (a_finite and b_finite):
             return cls(path="exact", bound=float("inf"))
@@ -186,11 +195,18 @@ class Certificate:
         for path, t in paths:
             exact_sums = 2.0 * bound < 2.0 ** min(unit + t, 1000)
             harmless = product_bits <= p and 2 * p + 2 <= t
-            # The rounding constant, 2**(t - p) times a sum, must stay finite; emax + 1 <= 128.
-            in_range = t == 53 or bound * 2.0 ** (25 - p) < 2.0**127
-            if product_bits <= t and p < t and in_range and (exact_sums or harmless):
+            if product_bits <= t and p < t and (exact_sums or harmless):
+                if t == 24 and not _fits_float32(a_max, b_max, a_unit, b_unit, bound, fmt):
+                    continue
                 return cls(path=path, bound=bound)
         return cls(path="exact", bound=bound)
+
+
+def _fits_float32(
+    a_max: float, b_max: float, a_unit: int, b_unit: int, bound: float, fmt: FloatFormat
+) -> bool:
+    largest = max(a_max, b_max, bound * 2.0 ** (25 - fmt.precision))
+    return largest < 2.0**127 and min(a_unit, b_unit, a_unit + b_unit) >= -149 and fmt.emin >= -126
 
 
 def _facts(x: np.ndarray) -> tuple[float, int, int, bool]:

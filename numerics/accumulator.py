@@ -78,6 +78,8 @@ class Accumulator:
             return text
         head, *words = text.split() or [""]
         options = dict(word.partition("=")[::2] for word in words)
+        if len(options) < len(words):
+            raise ValueError(f"each of chunk and rounding may be given once, got {text!r}")
         if unknown := [word for word in options if word not in ("chunk", "rounding")]:
             raise ValueError(f"accumulator options are chunk=<n> and rounding=<mode>, got {unknown[0]!r}")
         chunk = options.get("chunk")

@@ -66,6 +66,8 @@ def cast(
     _holds(x.dtype, fmt)
     out = _output(out, x)
     source, result = np.ascontiguousarray(x).reshape(-1), out.reshape(-1)
+    if np.may_share_memory(source, result) and source.ctypes.data != result.ctypes.data:
+        source = source.copy()  # overlapping, but not element on element
     if x.dtype == np.float16:  # Numba has no float16 arithmetic on the CPU
         source, result = source.astype(np.float32), np.empty(x.size, np.float32)
     if rounding.mode is Mode.NEAREST_EVEN and not target.flush:
@@ -121,6 +123,8 @@ def axpy(
     scalar = float(np.float32(alpha))
     flat = (np.ascontiguousarray(value).reshape(-1) for value in (x, y))
     _kernels.axpy_any(scalar, *flat, out.reshape(-1), *target, seed, stream)
+    if not fmt.signed:
+        out += 0.0  # no code for -0
     return out
 
 

@@ -23,8 +23,13 @@ from typing import Literal, TypeAlias, cast
 Specials: TypeAlias = Literal["ieee", "fn", "finite"]
 
 _SPECIALS = ("ieee", "fn", "finite")
-# The elements of [MX]_ have no special codes, and nobody writes a suffix for them.
-_BARE_FINITE = frozenset({(2, 1), (2, 3), (3, 2)})
+# Without a suffix these mean the OCP formats [OFP8]_, [MX]_, as people write them.
+_BARE: dict[tuple[int, int], Specials] = {
+    (4, 3): "fn",
+    (2, 1): "finite",
+    (2, 3): "finite",
+    (3, 2): "finite",
+}
 _FLOAT_TEXT = re.compile(r"(u?)e(\d+)m(\d+)(ieee|fn|finite)?(?:b(-?\d+))?(-flush)?")
 _FIXED_TEXT = re.compile(r"([su])(\d+)\.(\d+)")
 
@@ -72,6 +77,10 @@ class FloatFormat:
             raise ValueError(f"exp_bits must be at least 2 with specials 'ieee', got {self.exp_bits}")
         if self.specials == "ieee" and self.frac_bits < 1:
             raise ValueError(f"frac_bits must be at least 1 with specials 'ieee', got {self.frac_bits}")
+        if self.specials == "fn" and self.exp_bits + self.frac_bits < 2:
+            raise ValueError(
+                f"frac_bits must be at least 1 with exp_bits 1 and specials 'fn', got {self.frac_bits}"
+            )
         default = (1 << (self.exp_bits - 1)) - 1
         if self.bias is None:
             object.__setattr__(self, "bias", default)
@@ -97,15 +106,15 @@ class FloatFormat:
             exp_bits=pair[0],
             frac_bits=pair[1],
             bias=None if bias is None else int(bias),
-            specials=cast("Specials", specials or ("finite" if pair in _BARE_FINITE else "ieee")),
+            specials=cast("Specials", specials or _BARE.get(pair, "ieee")),
             subnormals=flush is None,
             signed=not unsigned,
         )
 
     def __str__(self) -> str:
-        pair = (self.exp_bits, self.frac_bits)
-        bare = "finite" if pair in _BARE_FINITE else "ieee"
-        suffix = "" if self.specials == bare else self.specials
+        bare = _BARE.get((self.exp_bits, self.frac_bits), "ieee")
+        # E4M3 keeps its suffix in print, for many write e4m3 and mean another.
+        suffix = "" if self.specials == bare != "fn" else self.specials
         bias = "" if self.bias == (1 << (self.exp_bits - 1)) - 1 else f"b{self.bias}"
         return (
             f"{'' if self.signed else 'u'}e{self.exp_bits}m{self.frac_bits}{suffix}{bias}"
@@ -260,7 +269,6 @@ TF32 = FloatFormat(exp_bits=8, frac_bits=10)
 BINARY32 = FloatFormat(exp_bits=8, frac_bits=23)
 
 _NAMED: dict[str, FloatFormat] = {
-    "e4m3": E4M3,
     "hfp8": HFP8,
     "fp16": BINARY16,
     "bf16": BFLOAT16,

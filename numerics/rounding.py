@@ -52,6 +52,10 @@ class Rounding:
     STOCHASTIC: ClassVar[Rounding]
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "mode", Mode(self.mode))
+        except ValueError:
+            raise ValueError(f"mode must be one of {', '.join(Mode)}; got {self.mode!r}") from None
         if self.mode is Mode.STOCHASTIC:
             if not 1 <= self.random_bits <= MAX_RANDOM_BITS:
                 raise ValueError(f"random_bits must be in 1..{MAX_RANDOM_BITS}, got {self.random_bits}")

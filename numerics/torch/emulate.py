@@ -24,6 +24,7 @@ _FLOAT32_MODULES = (
     nn.AdaptiveAvgPool2d,
     nn.CrossEntropyLoss,
 )
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 class _EmulatedLinear(nn.Linear):
@@ -38,8 +39,9 @@ class _EmulatedConv2d(nn.Conv2d):
     emulation: Emulation
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        images = input if input.ndim == 4 else input.unsqueeze(0)
         y: torch.Tensor = Conv2dProduct.apply(  # type: ignore[no-untyped-call]
-            input,
+            images,
             self.weight,
             self.bias,
             self.stride,
@@ -48,7 +50,7 @@ class _EmulatedConv2d(nn.Conv2d):
             self.groups,
             self.emulation,
         )
-        return y
+        return y if input.ndim == 4 else y.squeeze(0)
 
 
 _TWINS: dict[type[nn.Module], type[nn.Module]] = {
@@ -120,10 +122,16 @@ def _check(name: str, module: nn.Module) -> None:
             f"padding of module {name!r} must be numbers of zeros, "
             f"got padding={module.padding!r}, padding_mode={module.padding_mode!r}"
         )
+    for parameter in module.parameters(recurse=False):
+        if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
+            raise ValueError(
+                f"parameters of module {name!r} must be float32 on the CPU, "
+                f"got {parameter.dtype} on {parameter.device}"
+            )
     if type(module) in _TWINS or isinstance(module, _FLOAT32_MODULES):
         return
     own_parameters = any(True for _ in module.parameters(recurse=False))
-    is_leaf = next(module.children(), None) is None
+    is_leaf = next(module.children(), None) is None and not isinstance(module, _CONTAINERS)
     if own_parameters or is_leaf:
         supported = ", ".join(cls.__name__ for cls in (*_TWINS, *_FLOAT32_MODULES))
         raise ValueError(f"module {name!r} ({kind}) cannot be emulated; supported are {supported}")

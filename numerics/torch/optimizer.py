@@ -65,8 +65,7 @@ class LowPrecision:
         self._stream = 0
         for group in optimizer.param_groups:
             for parameter in group["params"]:
-                weights = parameter.detach().numpy()
-                weights[...] = cast(weights, self.format, overflow="saturate")
+                _assign(parameter, cast(parameter.detach().numpy(), self.format, overflow="saturate"))
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -89,11 +88,17 @@ class LowPrecision:
             # From zero, momentum * v + g is g on the format, as a first step should be.
             velocity = self._momenta.get(parameter, np.zeros_like(weights))
             step = self._momenta[parameter] = self._axpy(momentum, velocity, step)
-        weights[...] = self._axpy(-lr, step, weights)
+        _assign(parameter, self._axpy(-lr, step, weights))
 
     def _axpy(self, alpha: float, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         self._stream += 1
         return axpy(alpha, x, y, self.format, rounding=self.rounding, seed=self.seed, stream=self._stream)
+
+
+def _assign(parameter: torch.Tensor, values: np.ndarray) -> None:
+    """Set in place by torch, which notices when a graph still needs the old values."""
+    with torch.no_grad():
+        parameter.copy_(torch.from_numpy(values))
 
 
 class LossScaler:

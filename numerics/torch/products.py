@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from numerics.accumulate import matmul
@@ -105,9 +106,10 @@ class LinearProduct(torch.autograd.Function):
             y = emulation.add_bias(y, emulation.quantize(bias, policy.weight).expand_as(y))
         ctx.save_for_backward(rows, kernel)
         ctx.emulation, ctx.has_bias, ctx.shape = emulation, bias is not None, x.shape
-        return y.reshape(*x.shape[:-1], weight.shape[0])
+        return _owned(y.reshape(*x.shape[:-1], weight.shape[0]))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of x, weight and bias."""
         rows, kernel = ctx.saved_tensors
@@ -156,9 +158,10 @@ class Conv2dProduct(torch.autograd.Function):
         ctx.save_for_backward(kernel, *windows)
         ctx.emulation, ctx.has_bias, ctx.shape = emulation, bias is not None, x.shape
         ctx.geometry = stride, padding, dilation, groups
-        return _images(y, x.shape[0], size)
+        return _owned(_images(y, x.shape[0], size))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Gradients of x, weight and bias."""
         kernel, *windows = ctx.saved_tensors
@@ -209,6 +212,11 @@ def _input_gradient(
     windows = _windows(padded, kernel.shape[2:], (1, 1), (0, 0), dilation)
     flipped = kernel.flip(2, 3).transpose(0, 1).flatten(1)
     return _images(emulation.product(flipped, windows, emulation.policy.backward), batch, (size[0], size[1]))
+
+
+def _owned(x: torch.Tensor) -> torch.Tensor:
+    """The same memory as a tensor that is no view: autograd forbids to change a view in place."""
+    return torch.from_numpy(x.numpy())
 
 
 def _output_size(size: torch.Size, kernel: torch.Size, stride: Pair, padding: Pair, dilation: Pair) -> Pair:

@@ -1,3 +1,5 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,13 +49,15 @@ def evaluate(campaign, trial):
 def check_exhaustion(problem, method, batch, seed):
     space, objectives = problem
     campaign = dse.Campaign(space, objectives, seed=seed, method=method, initial=3)
+    feasible, designs = set(space.designs()), []
     while asked := campaign.ask(batch):
         last = asked
+        designs += [space.design(trial.parameters) for trial in asked]
+        assert len(set(designs)) == len(designs)
+        assert set(designs) <= feasible
         for trial in asked[:-1] or asked:  # the last of a batch stays pending
             evaluate(campaign, trial)
-    designs = [space.design(trial.parameters) for trial in campaign.trials]
-    assert len(set(designs)) == len(designs)
-    assert set(designs) == set(space.designs())
+    assert set(designs) == feasible
     assert len(last) == (len(designs) - 1) % batch + 1
 
 
@@ -67,6 +71,14 @@ def test_every_feasible_design_is_asked_once_and_no_other(method, problem, batch
 @given(problem=problems(largest=2), batch=st.integers(1, 4), seed=st.integers(0, 99))
 def test_the_model_too_asks_every_feasible_design_once_and_no_other(problem, batch, seed):
     check_exhaustion(problem, "qlognehvi", batch, seed)
+
+
+@settings(max_examples=6)
+@given(problem=problems(largest=3), batch=st.integers(1, 4), seed=st.integers(0, 99))
+def test_neither_pool_nor_front_nor_climbs_lead_to_a_repeated_or_infeasible_design(problem, batch, seed):
+    # As if the space were too large to list: candidates are a pool and what is found from there.
+    with mock.patch.multiple(search, _ENUMERATED=0, _POOL=3):
+        check_exhaustion(problem, "qlognehvi", batch, seed)
 
 
 def array_space():

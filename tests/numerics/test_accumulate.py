@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-from numerics import Accumulator, cast, dot, matmul, parse_format
 from oracles.rational import DETERMINISTIC, dot_rational, matmul_rational
 from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
+
+from numerics import Accumulator, cast, dot, matmul, parse_format
 
 
 def judge(a, b, accumulator):
@@ -40,7 +40,7 @@ def test_every_element_is_the_rational_sum(left, right, fmt, mode, kind, shape, 
 
 @settings(max_examples=300)
 @given(
-    fmt=float_formats(signed=st.just(True)),
+    fmt=float_formats(signed=True),
     operand=float_formats(max_frac_bits=10),
     mode=st.sampled_from(DETERMINISTIC) | st.just("nearest-even"),
     chunk=st.none() | st.integers(1, 9),

@@ -3,16 +3,16 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.strategies import float_formats
 
 from numerics import Accumulator, FloatFormat, Mode, Rounding
-from oracles.strategies import float_formats
 
 roundings = st.sampled_from([mode for mode in Mode if mode is not Mode.STOCHASTIC]).map(
     lambda mode: Rounding(mode=mode)
 ) | st.integers(1, 24).map(lambda bits: Rounding(mode=Mode.STOCHASTIC, random_bits=bits))
 
 
-@given(fmt=float_formats(signed=st.just(True)), rounding=roundings, chunk=st.none() | st.integers(1, 10**6))
+@given(fmt=float_formats(signed=True), rounding=roundings, chunk=st.none() | st.integers(1, 10**6))
 def test_text_reads_back(fmt, rounding, chunk):
     accumulator = Accumulator(fmt, rounding=rounding, chunk=chunk)
     assert Accumulator.parse(str(accumulator)) == accumulator

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from numerics import axpy
 from oracles.philox import random_word
 from oracles.rational import DETERMINISTIC, exact_sum, round_rational
 from oracles.strategies import float_formats, hard_values
 
-signed_formats = float_formats(signed=st.just(True))
+from numerics import axpy
+
+signed_formats = float_formats(signed=True)
 
 
 def as_float32(x):

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from numerics import _kernels, cast, parse_format
-from numerics._target import Target
-from numerics.rounding import Mode, Rounding
 from oracles.philox import philox4x32, random_word
 from oracles.rational import neighbours, round_rational
 from oracles.strategies import formats, hard_values
 from oracles.table import magnitudes
+
+from numerics import _kernels, cast, parse_format
+from numerics._target import Target
+from numerics.rounding import Mode, Rounding
 
 KNOWN_ANSWERS = [  # Random123, kat_vectors
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -157,7 +157,7 @@ def test_neighbouring_elements_are_independent():
 
 def test_a_missing_or_bad_key_is_an_error():
     x = np.ones(2)
-    with pytest.raises(ValueError, match="rounding stochastic needs a seed .* got None"):
+    with pytest.raises(ValueError, match=r"rounding stochastic needs a seed .* got None"):
         cast(x, "e5m2", rounding="stochastic")
     for name in ("seed", "stream"):
         for value in (-1, 1 << 63):

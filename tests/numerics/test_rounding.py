@@ -34,7 +34,7 @@ def test_the_number_of_random_bits_has_a_range(text):
 
 @pytest.mark.parametrize("text", ["", "nearest", "stochastic:", "stochastic:-1", "stochastic:ten", None, 3])
 def test_what_is_no_mode_is_an_error_that_lists_the_modes(text):
-    with pytest.raises(ValueError, match="nearest-even, .* got"):
+    with pytest.raises(ValueError, match=r"nearest-even, .* got"):
         Rounding.parse(text)
 
 

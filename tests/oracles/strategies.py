@@ -18,8 +18,8 @@ KINDS = ["normal", "cancel", "huge", "tiny", "positive", "powers", "sparse", "mi
 
 
 @st.composite
-def float_formats(draw, *, max_frac_bits=23, signed=st.booleans()):
-    """Any float format, its bias anywhere in the allowed range."""
+def float_formats(draw, *, max_frac_bits=23, signed=None):
+    """Any float format, its bias anywhere in the allowed range; `signed` as given, if given."""
     specials = draw(st.sampled_from(["ieee", "fn", "finite"]))
     exp_bits = draw(st.integers(2 if specials == "ieee" else 1, 8))
     # e1m0fn has zero and NaN only.
@@ -40,7 +40,7 @@ def float_formats(draw, *, max_frac_bits=23, signed=st.booleans()):
         bias=draw(biases),
         specials=specials,
         subnormals=draw(st.booleans()),
-        signed=draw(signed),
+        signed=draw(st.booleans()) if signed is None else signed,
     )
 
 
