@@ -50,17 +50,31 @@ def philox(c0, c1, c2, c3, k0, k1):
 
 
 @njit(cache=True)
-def random_word(element, step, seed, stream):
-    """Word number ``step`` of the sequence that belongs to (seed, stream, element)."""
+def stream_key(seed, stream):
+    """Key of a stream: the first words of Philox keyed by the seed, at the stream's number."""
+    low, high = np.uint64(stream) & _LOW_32, np.uint64(stream) >> np.uint64(32)
+    words = philox(
+        np.uint32(low),
+        np.uint32(high),
+        np.uint32(0),
+        np.uint32(0),
+        np.uint32(np.uint64(seed) & _LOW_32),
+        np.uint32(np.uint64(seed) >> np.uint64(32)),
+    )
+    return words[0], words[1]
+
+
+@njit(cache=True)
+def random_word(element, step, k0, k1):
+    """Word number `step` of the sequence that belongs to a stream's key and an element."""
     block = np.uint64(step) >> np.uint64(2)
     words = philox(
         np.uint32(np.uint64(element) & _LOW_32),
         np.uint32(np.uint64(element) >> np.uint64(32)),
         np.uint32(block & _LOW_32),
-        np.uint32(np.uint64(stream) & _LOW_32),
-        np.uint32(np.uint64(seed) & _LOW_32),
-        # The upper half of the stream is folded into the key: streams never share a sequence.
-        np.uint32(np.uint64(seed) >> np.uint64(32)) ^ np.uint32(np.uint64(stream) >> np.uint64(32)),
+        np.uint32(block >> np.uint64(32)),
+        k0,
+        k1,
     )
     lane = step & 3
     if lane == 0:
@@ -151,9 +165,10 @@ def sum_to_odd(a, b):
 def cast_any(x, out, mode, frac_bits, emin, min_value, max_value, overflow, flush, random_bits, seed, stream):
     """Round every element of a flat array; element i uses the random word of counter i."""
     word = np.uint32(0)
+    k0, k1 = stream_key(seed, stream)
     for i in range(x.shape[0]):
         if mode == STOCHASTIC:
-            word = random_word(i, 0, seed, stream)
+            word = random_word(i, 0, k0, k1)
         out[i] = round_one(
             np.float64(x[i]), mode, frac_bits, emin, min_value, max_value, overflow, flush, word, random_bits
         )
@@ -188,9 +203,10 @@ def axpy_any(
 ):
     """``out = round(alpha * x + y)`` on flat arrays; `alpha` and `x` have at most 24 bits each."""
     word = np.uint32(0)
+    k0, k1 = stream_key(seed, stream)
     for i in range(x.shape[0]):
         if mode == STOCHASTIC:
-            word = random_word(i, 0, seed, stream)
+            word = random_word(i, 0, k0, k1)
         total = sum_to_odd(np.float64(y[i]), alpha * np.float64(x[i]))
         out[i] = round_one(
             total, mode, frac_bits, emin, min_value, max_value, overflow, flush, word, random_bits
@@ -312,6 +328,7 @@ def gemm_exact(
     rows, depth = a.shape
     columns = b.shape[1]
     word = np.uint32(0)
+    k0, k1 = stream_key(seed, stream)
     for i in range(rows):
         for j in range(columns):
             element = i * columns + j
@@ -320,7 +337,7 @@ def gemm_exact(
                 partial = 0.0
                 for k in range(first, min(first + chunk, depth)):
                     if mode == STOCHASTIC:
-                        word = random_word(element, k, seed, stream)
+                        word = random_word(element, k, k0, k1)
                     exact = sum_to_odd(partial, np.float64(a[i, k]) * np.float64(b[k, j]))
                     partial = round_one(
                         exact, mode, frac_bits, emin, min_value, max_value, overflow, flush, word, random_bits
@@ -329,7 +346,7 @@ def gemm_exact(
                     total = partial
                 else:
                     if mode == STOCHASTIC:
-                        word = random_word(element, depth + first // chunk, seed, stream)
+                        word = random_word(element, depth + first // chunk, k0, k1)
                     total = round_one(
                         sum_to_odd(total, partial),
                         mode,

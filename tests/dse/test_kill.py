@@ -86,7 +86,7 @@ def check_kills(tmp_path, method, budget, kills, longest_seconds):
 
 
 def test_a_killed_campaign_loses_no_result_and_repeats_no_finished_evaluation(tmp_path):
-    check_kills(tmp_path, "sobol", budget=45, kills=6, longest_seconds=0.06)
+    check_kills(tmp_path, "sobol", budget=40, kills=5, longest_seconds=0.06)
 
 
 @pytest.mark.slow

@@ -67,13 +67,13 @@ def test_every_feasible_design_is_asked_once_and_no_other(method, problem, batch
     check_exhaustion(problem, method, batch, seed)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(problem=problems(largest=2), batch=st.integers(1, 4), seed=st.integers(0, 99))
 def test_the_model_too_asks_every_feasible_design_once_and_no_other(problem, batch, seed):
     check_exhaustion(problem, "qlognehvi", batch, seed)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(problem=problems(largest=3), batch=st.integers(1, 4), seed=st.integers(0, 99))
 def test_neither_pool_nor_front_nor_climbs_lead_to_a_repeated_or_infeasible_design(problem, batch, seed):
     # As if the space were too large to list: candidates are a pool and what is found from there.

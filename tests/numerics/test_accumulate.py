@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles.rational import DETERMINISTIC, dot_rational, matmul_rational
-from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
 
 from numerics import Accumulator, cast, dot, matmul, parse_format
+from oracles.rational import DETERMINISTIC, dot_rational, matmul_rational
+from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
 
 
 def judge(a, b, accumulator):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from numerics import Accumulator, dot, matmul
 from oracles.philox import draws
 from oracles.rational import matmul_rational
 from oracles.strategies import KINDS, draw_operands, float_formats
-
-from numerics import Accumulator, dot, matmul
 
 
 def replay(a, b, accumulator, seed, stream):

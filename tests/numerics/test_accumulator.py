@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.strategies import float_formats
 
 from numerics import Accumulator, FloatFormat, Mode, Rounding
+from oracles.strategies import float_formats
 
 roundings = st.sampled_from([mode for mode in Mode if mode is not Mode.STOCHASTIC]).map(
     lambda mode: Rounding(mode=mode)

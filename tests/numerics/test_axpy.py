@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from numerics import axpy
 from oracles.philox import random_word
 from oracles.rational import DETERMINISTIC, exact_sum, round_rational
 from oracles.strategies import float_formats, hard_values
-
-from numerics import axpy
 
 signed_formats = float_formats(signed=True)
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from numerics import cast, parse_format
 from oracles.rational import DETERMINISTIC, round_rational
 from oracles.strategies import formats, hard_values
 from oracles.table import magnitudes, round_by_table
-
-from numerics import cast, parse_format
 
 SMALL = ["e4m3fn", "e5m2", "e3m2", "e2m3", "e2m1", "hfp8", "e4m3-flush", "e5m2fnb13", "ue4m4", "s3.4", "u0.8"]
 NAN_BITS = np.array([0x7F800001, 0x7FC00000, 0xFFC00000, 0xFFFFFFFF, 0x7FBFFFFF], np.uint32)

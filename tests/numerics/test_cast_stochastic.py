@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.philox import philox4x32, random_word
-from oracles.rational import neighbours, round_rational
-from oracles.strategies import formats, hard_values
-from oracles.table import magnitudes
 
 from numerics import _kernels, cast, parse_format
 from numerics._target import Target
 from numerics.rounding import Mode, Rounding
+from oracles.philox import philox4x32, random_word
+from oracles.rational import neighbours, round_rational
+from oracles.strategies import formats, hard_values
+from oracles.table import magnitudes
 
 KNOWN_ANSWERS = [  # Random123, kat_vectors
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -39,8 +39,9 @@ def test_philox_gives_the_known_answers_of_random123(counter, key, words):
     stream=st.integers(0, 2**63 - 1),
 )
 def test_words_are_those_of_the_documented_counter(element, step, seed, stream):
-    arguments = (np.int64(value) for value in (element, step, seed, stream))
-    assert int(_kernels.random_word(*arguments)) == random_word(element, step, seed, stream)
+    assert int(_kernels.random_word(element, step, *_kernels.stream_key(seed, stream))) == random_word(
+        element, step, seed, stream
+    )
 
 
 @given(counter=st.tuples(*[st.integers(0, 2**32 - 1)] * 4), key=st.tuples(*[st.integers(0, 2**32 - 1)] * 2))
@@ -169,3 +170,10 @@ def test_a_missing_or_bad_key_is_an_error():
 def test_a_key_that_is_no_integer_is_an_error(name):
     with pytest.raises((TypeError, ValueError), match=f"{name} must be .* got 1.5"):
         cast(np.ones(2), "e5m2", rounding="stochastic", **{"seed": 0, name: 1.5})
+
+
+def test_seed_and_stream_do_not_stand_in_for_each_other():
+    x = np.full(64, 1.1)
+    one = cast(x, "e5m2", rounding="stochastic", seed=1 << 40, stream=0)
+    other = cast(x, "e5m2", rounding="stochastic", seed=0, stream=1 << 40)
+    assert not np.array_equal(one, other)

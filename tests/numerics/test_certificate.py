@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.rational import dot_rational, matmul_rational
-from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
 
 from numerics import Accumulator, Certificate, _kernels, matmul
 from numerics._target import Target
+from oracles.rational import dot_rational, matmul_rational
+from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
 
 
 def exact_kernel(a, b, accumulator, seed=0, stream=0):

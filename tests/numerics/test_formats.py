@@ -5,11 +5,11 @@ from math import ldexp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.rational import largest, last_code, smallest, value_of_code
-from oracles.strategies import fixed_formats, float_formats, formats
 
 import numerics
 from numerics import FixedFormat, FloatFormat, parse_format
+from oracles.rational import largest, last_code, smallest, value_of_code
+from oracles.strategies import fixed_formats, float_formats, formats
 
 NAMED = ["E4M3", "E5M2", "E2M1", "E2M3", "E3M2", "HFP8", "E6M9", "BINARY16", "BFLOAT16", "TF32", "BINARY32"]
 

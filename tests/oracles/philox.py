@@ -22,8 +22,8 @@ def philox4x32(counter, key):
 
 def random_word(element, step, seed, stream):
     """Word of addition `step` of `element`: four steps share one counter, one lane each."""
-    counter = (element & MASK, element >> 32, step // 4, stream & MASK)
-    key = (seed & MASK, (seed >> 32) ^ (stream >> 32))
+    key = philox4x32((stream & MASK, stream >> 32, 0, 0), (seed & MASK, seed >> 32))[:2]
+    counter = (element & MASK, element >> 32, step // 4 & MASK, step // 4 >> 32)
     return philox4x32(counter, key)[step % 4]
 
 

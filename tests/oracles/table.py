@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+
 from oracles.rational import is_fixed, largest, last_code, overflowed, smallest, value_of_code
 
 

@@ -5,12 +5,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
+from numerics import parse_format
 from oracles.philox import philox4x32
 from oracles.rational import DETERMINISTIC, neighbours, round_rational, value_of_code
 from oracles.strategies import hard_values
 from oracles.table import round_by_table
-
-from numerics import parse_format
 
 
 @pytest.mark.parametrize("text", ["e4m3fn", "e5m2", "e3m2", "hfp8", "e4m3-flush", "s3.4", "u0.8"])

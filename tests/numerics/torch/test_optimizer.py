@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles.rational import round_rational
 from torch import nn
 
 from numerics import cast, parse_format
 from numerics.torch import LossScaler, LowPrecision
+from oracles.rational import round_rational
 
 
 def parameter(values):

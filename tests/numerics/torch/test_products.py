@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles import layers
-from oracles.rational import dot_rational, exact_sum, round_rational
 from torch import nn
 
 from numerics import cast, parse_format
 from numerics.torch import LayerPolicy, emulate
+from oracles import layers
+from oracles.rational import dot_rational, exact_sum, round_rational
 
 POLICIES = {
     "one format, one accumulator": LayerPolicy.uniform("e5m2", "e6m3", weight_gradient="e4m3fn"),
