@@ -1,7 +1,8 @@
 """Number formats, rounding, accumulation and bit-true matrix products."""
 
-from numerics.accumulate import Certificate, dot, matmul
+from numerics.accumulate import dot, matmul
 from numerics.accumulator import Accumulator
+from numerics.certificate import Certificate
 from numerics.elementwise import axpy, cast
 from numerics.formats import (
     BFLOAT16,
