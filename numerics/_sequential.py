@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
 
-from numerics import _kernels
+import numpy as np
+from jaxtyping import Float
+from numba import config
+
+from numerics import _kernels, _tiles, threads
 from numerics._target import Target
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
 
-_BLOCK = 512  # columns per tile: the running sums stay in the first-level cache
+_BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
+_LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
 
 
 def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int, stream: int) -> np.ndarray:
@@ -22,19 +27,39 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
         left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
         _kernels.gemm_exact(left, right, out, chunk, *target, seed, stream)
         return out
-    dtype, kernel = (
-        (np.float32, _kernels.gemm_f32) if certificate.path == "float32" else (np.float64, _kernels.gemm_f64)
-    )
-    # Lanes run over the longer side of the result; the sums are the same for the transposed product.
-    flip = a.shape[0] > b.shape[1]
+    # Lanes run over columns; a result too narrow for them is computed transposed, with the same sums.
+    flip = b.shape[1] < 2 * _tiles.LANES_32 and a.shape[0] > b.shape[1]
     left, right = (b.T, a.T) if flip else (a, b)
-    out = np.empty((left.shape[0], right.shape[1]), np.float32)
-    kernel(
-        np.ascontiguousarray(left, dtype),
-        np.ascontiguousarray(right, dtype),
-        out,
-        chunk,
-        target.frac_bits,
-        _BLOCK,
-    )
+    compute = _loops if config.DISABLE_JIT else _in_tiles
+    out = compute(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
     return out.T if flip else out
+
+
+def _in_tiles(
+    a: np.ndarray, b: np.ndarray, chunk: int, frac_bits: int, *, wide: bool
+) -> Float[np.ndarray, "m n"]:
+    """Pack both operands, and share the panels of columns among threads."""
+    dtype, lanes, precision = (np.float64, _tiles.LANES_64, 52) if wide else (np.float32, _tiles.LANES_32, 23)
+    (rows, depth), columns = a.shape, b.shape[1]
+    panels = -(-columns // lanes)
+    packed_a = np.empty(rows * depth, dtype)
+    packed_b = np.empty((panels, depth, lanes), dtype)
+    out = np.empty((rows, panels * lanes), dtype)
+    _tiles.pack_rows(a, packed_a)
+    _tiles.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
+    lift = dtype(2.0 ** (precision - frac_bits))
+    parts = threads.parts(panels, work=rows * columns * depth, least=_LEAST_WORK)
+    threads.run(
+        [partial(_tiles.gemm, packed_a, packed_b, out, chunk, lift, low, high) for low, high in parts]
+    )
+    return out[:, :columns].astype(np.float32, copy=False)
+
+
+def _loops(
+    a: np.ndarray, b: np.ndarray, chunk: int, frac_bits: int, *, wide: bool
+) -> Float[np.ndarray, "m n"]:
+    """The same by plain loops, which run without a compiler."""
+    dtype, kernel = (np.float64, _kernels.gemm_f64) if wide else (np.float32, _kernels.gemm_f32)
+    out = np.empty((a.shape[0], b.shape[1]), np.float32)
+    kernel(np.ascontiguousarray(a, dtype), np.ascontiguousarray(b, dtype), out, chunk, frac_bits, _BLOCK)
+    return out

@@ -15,6 +15,8 @@ from numerics.rounding import Mode
 
 Path = Literal["float32", "float64", "exact"]
 
+_INFINITY_BITS = 0x7F800000  # of float32; NaNs are above
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
@@ -99,6 +101,10 @@ def _fits_float32(
 
 def _facts(x: np.ndarray) -> tuple[float, int, int, bool]:
     flat = x.reshape(-1) if x.flags.c_contiguous else x.T.reshape(-1)
+    if x.dtype == np.float32:
+        bits, unit, precision = _kernels.operand_facts_f32(flat)
+        if bits < _INFINITY_BITS:
+            return float(np.int32(bits).view(np.float32)), int(unit), int(precision), True
     found: tuple[Any, Any, Any, Any] = _kernels.operand_facts(flat)
     return float(found[0]), int(found[1]), int(found[2]), bool(found[3])
 

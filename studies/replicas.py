@@ -10,6 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
+from numerics import threads
 from studies.training import Numerics, Outcome, Recipe, train
 
 
@@ -71,6 +72,7 @@ def _prepare_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threads.limit(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
