@@ -9,23 +9,30 @@ from jaxtyping import Float
 
 from numerics import _kernels
 from numerics._target import Overflow, Target, check_seed
-from numerics.formats import FloatFormat, Format, parse_format
-from numerics.rounding import Mode, Rounding
+from numerics.block import BLOCK_FORMATS, BlockFormat, divide_to_odd
+from numerics.formats import FixedFormat, FloatFormat, Format, parse_format
+from numerics.rounding import Rounding
 
 _FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
 
 def cast(
     x: Float[np.ndarray, "..."],
-    fmt: Format | str,
+    fmt: Format | BlockFormat | str,
     *,
     rounding: Rounding | str = Rounding.NEAREST_EVEN,
     overflow: Overflow = "format",
     seed: int | None = None,
     stream: int = 0,
+    tensor_scale: float | None = None,
     out: Float[np.ndarray, "..."] | None = None,
 ) -> Float[np.ndarray, "..."]:
     """Round every element of `x` once to the format `fmt`.
+
+    In a block format (`numerics.block` defines the scales) the last axis is cut into blocks, an
+    element is rounded after exact division by its scales and then multiplied by them. Elements
+    saturate. With a tensor scale that is no power of two the product may need more than the 24 bits
+    of a float32 `x`; it is then rounded to nearest even.
 
     Parameters
     ----------
@@ -37,8 +44,12 @@ def cast(
         What a finite value beyond the largest one becomes: ``"saturate"``, ``"infinity"``,
         ``"nan"``, or ``"format"``: infinity where the format has one, else saturate. Infinities of
         `x` follow the same rule, NaN stays NaN. The directed modes stay finite, as IEEE 754 says.
+        A fixed-point format that wraps does so with ``"format"``, and makes NaN of infinities. The
+        fused top code is NaN. Block formats take ``"format"`` and ``"saturate"``, one and the same.
     seed, stream
-        Key of stochastic rounding; element i (in C order) always gets the same random word.
+        Key of stochastic rounding; element i (in C order) gets word i of the stream.
+    tensor_scale
+        Second scale of a block format of rule ``"amax"``; ``None``: from the largest magnitude.
     out : (...)
         Where to write; shape and dtype of `x`, C-contiguous. May be `x` itself.
 
@@ -58,27 +69,48 @@ def cast(
     >>> cast(np.array([1.125, -9.0], np.float32), "s2.2")
     array([ 1., -4.], dtype=float32)
     """
-    x = _checked(x, "x")
-    fmt = parse_format(fmt)
+    x = check_float_array(x, "x")
+    fmt = _parse_any(fmt)
     rounding = Rounding.parse(rounding)
+    key = check_seed(rounding, seed, stream)
+    if isinstance(fmt, BlockFormat):
+        return _cast_blocks(x, fmt, rounding, overflow, key, tensor_scale, out)
+    if tensor_scale is not None:
+        raise ValueError(f"tensor_scale belongs to block formats, got {tensor_scale!r} with {fmt}")
+    check_holds(x.dtype, fmt)
+    if isinstance(fmt, FixedFormat) and fmt.overflow == "wrap" and overflow == "format":
+        return _cast_wrapping(x, fmt, rounding, key, _output(out, x))
     target = Target.of(fmt, rounding, overflow)
-    seed, stream = check_seed(rounding, seed, stream)
-    _holds(x.dtype, fmt)
     out = _output(out, x)
     source, result = np.ascontiguousarray(x).reshape(-1), out.reshape(-1)
     if np.may_share_memory(source, result) and source.ctypes.data != result.ctypes.data:
         source = source.copy()  # overlapping, but not element on element
     if x.dtype == np.float16:  # Numba has no float16 arithmetic on the CPU
         source, result = source.astype(np.float32), np.empty(x.size, np.float32)
-    if rounding.mode is Mode.NEAREST_EVEN and not target.flush:
-        _kernels.cast_nearest_even(source, result, *target[1:5], *target.limits())
-    else:
-        _kernels.cast_any(source, result, *target, seed, stream)
+    _round(source, result, target, seed, stream)
     if target.min_value >= 0.0 or not isinstance(fmt, FloatFormat):
         result += 0.0  # no code for -0
     if x.dtype == np.float16:
         out.reshape(-1)[:] = result
     return out
+
+
+def _round(source: np.ndarray, result: np.ndarray, target: Target, seed: int, stream: int) -> None:
+    """Round by the fastest kernel for the target; they agree to the bit."""
+    shape, limits = target[1:5], target.limits()
+    if target.flush or target.mode not in (_kernels.NEAREST_EVEN, _kernels.STOCHASTIC):
+        _kernels.cast_any(source, result, *target, seed, stream)
+    elif target.mode == _kernels.STOCHASTIC:
+        _kernels.cast_stochastic(source, result, *shape, *limits, target.random_bits, seed, stream)
+    elif (
+        source.dtype == np.float32
+        and target.frac_bits <= 21
+        and target.emin >= -126
+        and target.max_value < 2.0 ** (104 + target.frac_bits)
+    ):
+        _kernels.cast_nearest_even_f32(source, result, *shape, *limits)
+    else:
+        _kernels.cast_nearest_even(source, result, *shape, *limits)
 
 
 def axpy(
@@ -115,7 +147,7 @@ def axpy(
     target = Target.of(fmt, rounding)
     seed, stream = check_seed(rounding, seed, stream)
     for name, value in (("x", x), ("y", y)):
-        if _checked(value, name).dtype != np.float32:
+        if check_float_array(value, name).dtype != np.float32:
             raise TypeError(f"{name} must be float32, got {value.dtype}")
     if x.shape != y.shape:
         raise ValueError(f"x and y must be equal in shape, got {x.shape} and {y.shape}")
@@ -123,19 +155,72 @@ def axpy(
     scalar = float(np.float32(alpha))
     flat = (np.ascontiguousarray(value).reshape(-1) for value in (x, y))
     _kernels.axpy_any(scalar, *flat, out.reshape(-1), *target, seed, stream)
-    if not fmt.signed:
+    if not fmt.has_minus_zero:
         out += 0.0  # no code for -0
     return out
 
 
-def _checked(x: Any, name: str) -> np.ndarray:
+def _parse_any(fmt: Format | BlockFormat | str) -> Format | BlockFormat:
+    if isinstance(fmt, BlockFormat):
+        return fmt
+    if isinstance(fmt, str) and (fmt.strip().lower() in BLOCK_FORMATS or " block=" in fmt):
+        return BlockFormat.parse(fmt)
+    return parse_format(fmt)
+
+
+def _cast_wrapping(
+    x: np.ndarray, fmt: FixedFormat, rounding: Rounding, key: tuple[int, int], out: np.ndarray
+) -> np.ndarray:
+    """Round without ends, then reduce modulo the range.
+
+    The remainder by the range is exact, keeps the sign and moves a value by an even number of steps,
+    so no rounding mode sees a difference.
+    """
+    span = fmt.step * 2.0**fmt.bits
+    with np.errstate(invalid="ignore"):  # infinities become NaN
+        reduced = np.fmod(x.astype(np.float64), span).reshape(-1)
+    rounded = np.empty_like(reduced)
+    _kernels.cast_any(reduced, rounded, *Target.endless(fmt, rounding), *key)
+    rounded -= span * np.floor((rounded - fmt.min) / span)
+    out[...] = (rounded + 0.0).reshape(x.shape)
+    return out
+
+
+def _cast_blocks(
+    x: np.ndarray,
+    fmt: BlockFormat,
+    rounding: Rounding,
+    overflow: Overflow,
+    key: tuple[int, int],
+    tensor_scale: float | None,
+    out: np.ndarray | None,
+) -> np.ndarray:
+    if overflow not in ("format", "saturate"):
+        raise ValueError(f"overflow of block formats must be format or saturate, got {overflow!r}")
+    if x.dtype == np.float16:
+        raise ValueError(f"float16 arrays cannot hold every value of {fmt}; use a wider float")
+    out = _output(out, x)
+    block_scales, tensor = fmt.scales(x, tensor_scale)
+    scales = np.repeat(block_scales, fmt.block, axis=-1)[..., : x.shape[-1]]
+    finite = np.where(np.isnan(scales), 0.0, x).astype(np.float64)
+    quotients = divide_to_odd(finite, scales * tensor)
+    elements = cast(
+        quotients, fmt.element, rounding=rounding, overflow="saturate", seed=key[0], stream=key[1]
+    )
+    out[...] = elements * scales * tensor
+    return out
+
+
+def check_float_array(x: Any, name: str) -> np.ndarray:
+    """`x` if it is an array of a float dtype that the kernels take, or a TypeError."""
     if not isinstance(x, np.ndarray) or x.dtype not in _FLOATS:
         kind = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"{name} must be a float16, float32 or float64 array, got {kind}")
     return x
 
 
-def _holds(dtype: np.dtype[Any], fmt: Format) -> None:
+def check_holds(dtype: np.dtype[Any], fmt: Format) -> None:
+    """Raise ValueError where a value of `fmt` is none of `dtype`."""
     info = np.finfo(dtype)
     if isinstance(fmt, FloatFormat):
         fits = (

@@ -82,7 +82,7 @@ def test_the_probability_of_rounding_up_is_the_discarded_part_cut_to_r_bits(bits
 def test_element_i_is_rounded_with_the_word_of_counter_i(fmt, bits, seed, stream):
     x = hard_values(fmt, np.random.default_rng(seed), 15)
     rounded = cast(x, fmt, rounding=f"stochastic:{bits}", seed=seed, stream=stream)
-    words = [random_word(i, 0, seed, stream) >> (32 - bits) for i in range(len(x))]
+    words = [random_word(0, i, seed, stream) >> (32 - bits) for i in range(len(x))]
     expected = [
         round_rational(float(value), fmt, "stochastic", draw=(bits, word))
         for value, word in zip(x, words, strict=True)
