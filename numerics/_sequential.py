@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from numba import config
 
 from numerics import _kernels, _tiles, threads
@@ -14,6 +14,7 @@ from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
 
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
+_CERTIFIED = np.empty(0, np.int32)  # no setting: the sums are certified
 _LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
 
 
@@ -22,7 +23,7 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
     certificate = Certificate.of(a, b, accumulator)
     target = Target.of(accumulator.format, accumulator.rounding)
     chunk = min(accumulator.chunk or a.shape[1], a.shape[1])
-    if certificate.path == "exact":
+    if certificate.path == "exact" or (certificate.path == "float32-full" and config.DISABLE_JIT):
         out = np.empty((a.shape[0], b.shape[1]), np.float32)
         left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
         _kernels.gemm_exact(left, right, out, chunk, *target, seed, stream)
@@ -30,13 +31,23 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
     # Lanes run over columns; a result too narrow for them is computed transposed, with the same sums.
     flip = b.shape[1] < 2 * _tiles.LANES_32 and a.shape[0] > b.shape[1]
     left, right = (b.T, a.T) if flip else (a, b)
-    compute = _loops if config.DISABLE_JIT else _in_tiles
-    out = compute(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
+    if certificate.path == "float32-full":
+        setting = _tiles.full_setting(target.frac_bits, target.emin, target.max_value, target.limits()[1])
+        out = _in_tiles(left, right, chunk, target.frac_bits, setting=setting)
+    else:
+        compute = _loops if config.DISABLE_JIT else _in_tiles
+        out = compute(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
     return out.T if flip else out
 
 
 def _in_tiles(
-    a: np.ndarray, b: np.ndarray, chunk: int, frac_bits: int, *, wide: bool
+    a: np.ndarray,
+    b: np.ndarray,
+    chunk: int,
+    frac_bits: int,
+    *,
+    wide: bool = False,
+    setting: Int32[np.ndarray, " s"] = _CERTIFIED,
 ) -> Float[np.ndarray, "m n"]:
     """Pack both operands, and share the panels of columns among threads."""
     dtype, lanes, precision = (np.float64, _tiles.LANES_64, 52) if wide else (np.float32, _tiles.LANES_32, 23)
@@ -44,13 +55,16 @@ def _in_tiles(
     panels = -(-columns // lanes)
     packed_a = np.empty(rows * depth, dtype)
     packed_b = np.empty((panels, depth, lanes), dtype)
-    out = np.empty((rows, panels * lanes), dtype)
+    out = (np.zeros if setting.size else np.empty)((rows, panels * lanes), dtype)
     _tiles.pack_rows(a, packed_a)
     _tiles.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
     lift = dtype(2.0 ** (precision - frac_bits))
     parts = threads.parts(panels, work=rows * columns * depth, least=_LEAST_WORK)
     threads.run(
-        [partial(_tiles.gemm, packed_a, packed_b, out, chunk, lift, low, high) for low, high in parts]
+        [
+            partial(_tiles.gemm, packed_a, packed_b, out, chunk, lift, setting, low, high)
+            for low, high in parts
+        ]
     )
     return out[:, :columns].astype(np.float32, copy=False)
 

@@ -9,6 +9,7 @@ Operands come packed: `a` in panels of 8 rows, then 4, 2, 1 for the rest, (k, ro
 of one vector of columns, (k, lanes) each, the last one padded with zeros.
 """
 
+import numpy as np
 from llvmlite import binding, ir
 from numba import njit, types
 from numba.extending import intrinsic
@@ -42,14 +43,17 @@ class _Vectors:
         name = f"llvm.fma.v{self.lanes}f{bits}"
         known = builder.module.globals.get(name)
         self._fma = known or ir.Function(builder.module, ir.FunctionType(self.type, [self.type] * 3), name)
-        top = -(1 << (23 if bits == 32 else 52))
-        self._exponent_and_sign = ir.Constant(self.integers, [top] * self.lanes)
+        self._exponent_and_sign = self.integer(-(1 << (23 if bits == 32 else 52)))
 
     def fma(self, a, b, c):
         return self.builder.call(self._fma, [a, b, c])
 
+    def integer(self, value):
+        """The same integer constant in every lane."""
+        return ir.Constant(self.integers, [value] * self.lanes)
+
     def splat(self, value):
-        undefined = ir.Constant(self.type, ir.Undefined)
+        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
         first = self.builder.insert_element(undefined, value, ir.Constant(_I32, 0))
         everywhere = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, undefined, everywhere)
@@ -70,8 +74,48 @@ class _Vectors:
         return self.fma(power, drop, self.fma(power, lift, x))
 
 
-def _tile(bits, rows, vectors):
-    """Intrinsic ``tile(a, b, b_stride, c, c_stride, depth, lift, mode)``.
+class _Certified:
+    """Rounding to nearest even of sums that neither overflow nor leave the normal range inexactly."""
+
+    def __init__(self, vectors, setting):
+        self.v = vectors
+        self.up, self.down = vectors.splat(setting), vectors.splat(vectors.builder.fneg(setting))
+
+    def round(self, x):
+        return self.v.round_nearest_even(x, self.up, self.down)
+
+
+class _Full:
+    """Rounding to nearest even of any float32 sum, with subnormals, overflow, zeros of both signs, NaN.
+
+    As `_kernels.cast_nearest_even_f32`; `setting` is the address of its five bit patterns, see
+    `full_setting`.
+    """
+
+    def __init__(self, vectors, setting):
+        self.v = vectors
+        builder = vectors.builder
+        base = builder.inttoptr(setting, _I32.as_pointer())
+        scalars = [builder.load(builder.gep(base, [ir.Constant(_I64, i)])) for i in range(5)]
+        self.least, self.most, self.lift, high, over = (vectors.splat(scalar) for scalar in scalars)
+        self.high, self.over = builder.bitcast(high, vectors.type), over
+
+    def round(self, x):
+        v, builder = self.v, self.v.builder
+        bits = builder.bitcast(x, v.integers)
+        sign = builder.and_(bits, v.integer(-0x80000000))
+        field = builder.and_(bits, v.integer(0x7F800000))
+        field = builder.select(builder.icmp_signed(">", field, self.least), field, self.least)
+        field = builder.select(builder.icmp_signed("<", field, self.most), field, self.most)
+        big = builder.bitcast(builder.add(field, self.lift), v.type)
+        rounded = builder.bitcast(builder.fsub(builder.fadd(x, big), big), v.integers)
+        magnitude = builder.and_(rounded, v.integer(0x7FFFFFFF))
+        above = builder.fcmp_ordered(">", builder.bitcast(magnitude, v.type), self.high)
+        return builder.bitcast(builder.or_(builder.select(above, self.over, rounded), sign), v.type)
+
+
+def _tile(bits, rows, vectors, rounding=_Certified):
+    """Intrinsic ``tile(a, b, b_stride, c, c_stride, depth, setting, mode)``.
 
     `a`, `b`, `c` are addresses; strides count elements, from one panel of `b` and one row of `c` to the
     next. The sums of ``a @ b`` start from +0, or with `RESUME` from `c`, and are rounded at every step.
@@ -79,17 +123,17 @@ def _tile(bits, rows, vectors):
     """
 
     @intrinsic
-    def tile(typing, a, b, b_stride, c, c_stride, depth, lift, mode):
-        real = types.float32 if bits == 32 else types.float64
+    def tile(typing, a, b, b_stride, c, c_stride, depth, setting, mode):
+        kind = types.uintp if rounding is _Full else (types.float32 if bits == 32 else types.float64)
         signature = types.void(
-            types.uintp, types.uintp, types.intp, types.uintp, types.intp, types.intp, real, types.intp
+            types.uintp, types.uintp, types.intp, types.uintp, types.intp, types.intp, kind, types.intp
         )
 
         def emit(context, builder, signature, arguments):
-            a, b, b_stride, c, c_stride, depth, lift, mode = arguments
+            a, b, b_stride, c, c_stride, depth, setting, mode = arguments
             v = _Vectors(builder, bits)
             a, b, c = (builder.inttoptr(address, v.scalar.as_pointer()) for address in (a, b, c))
-            up, down = v.splat(lift), v.splat(builder.fneg(lift))
+            target = rounding(v, setting)
 
             def at(base, *terms):
                 offset = ir.Constant(_I64, 0)
@@ -116,10 +160,7 @@ def _tile(bits, rows, vectors):
             sums = {cell: builder.phi(v.type) for cell in cells}
             columns = [v.load(at(b, (k, v.lanes), (b_stride, j))) for j in range(vectors)]
             scales = [v.splat(builder.load(at(a, (k, rows), (one, i)))) for i in range(rows)]
-            rounded = {
-                (i, j): v.round_nearest_even(v.fma(scales[i], columns[j], sums[i, j]), up, down)
-                for i, j in cells
-            }
+            rounded = {(i, j): target.round(v.fma(scales[i], columns[j], sums[i, j])) for i, j in cells}
             following = builder.add(k, one)
             for block in (entry, resume):
                 k.add_incoming(ir.Constant(_I64, 0), block)
@@ -135,7 +176,7 @@ def _tile(bits, rows, vectors):
             builder.position_at_end(add)
             for cell in cells:
                 total = builder.fadd(v.load(places[cell]), rounded[cell])
-                v.store(v.round_nearest_even(total, up, down), places[cell])
+                v.store(target.round(total), places[cell])
             builder.branch(out)
             builder.position_at_end(put)
             for cell in cells:
@@ -151,8 +192,19 @@ def _tile(bits, rows, vectors):
 
 _f32_8x2, _f32_4x2, _f32_2x2, _f32_1x2 = (_tile(32, rows, 2) for rows in (8, 4, 2, 1))
 _f32_8x1, _f32_4x1, _f32_2x1, _f32_1x1 = (_tile(32, rows, 1) for rows in (8, 4, 2, 1))
+_any_8x2, _any_4x2, _any_2x2, _any_1x2 = (_tile(32, rows, 2, _Full) for rows in (8, 4, 2, 1))
+_any_8x1, _any_4x1, _any_2x1, _any_1x1 = (_tile(32, rows, 1, _Full) for rows in (8, 4, 2, 1))
 _f64_8x2, _f64_4x2, _f64_2x2, _f64_1x2 = (_tile(64, rows, 2) for rows in (8, 4, 2, 1))
 _f64_8x1, _f64_4x1, _f64_2x1, _f64_1x1 = (_tile(64, rows, 1) for rows in (8, 4, 2, 1))
+
+
+def full_setting(
+    frac_bits: int, emin: int, max_value: float, above: float
+) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """Numbers that `gemm` takes for sums of any kind: least and largest exponent field, lift, limits."""
+    limits = np.array([max_value, above], np.float32).view(np.int32)
+    fields = [(emin + 127) << 23, (231 + frac_bits) << 23, (23 - frac_bits) << 23 | 0x400000]
+    return np.array([*fields, *limits], np.int32)
 
 
 @njit(cache=True, nogil=True)
@@ -211,6 +263,27 @@ def _row_of_tiles_f32(a, b, stride, c, width, n, lift, mode, height, two):
 
 
 @njit(cache=True, nogil=True)
+def _row_of_tiles_any(a, b, stride, c, width, n, lift, mode, height, two):
+    if two:
+        if height == 8:
+            _any_8x2(a, b, stride, c, width, n, lift, mode)
+        elif height == 4:
+            _any_4x2(a, b, stride, c, width, n, lift, mode)
+        elif height == 2:
+            _any_2x2(a, b, stride, c, width, n, lift, mode)
+        else:
+            _any_1x2(a, b, stride, c, width, n, lift, mode)
+    elif height == 8:
+        _any_8x1(a, b, stride, c, width, n, lift, mode)
+    elif height == 4:
+        _any_4x1(a, b, stride, c, width, n, lift, mode)
+    elif height == 2:
+        _any_2x1(a, b, stride, c, width, n, lift, mode)
+    else:
+        _any_1x1(a, b, stride, c, width, n, lift, mode)
+
+
+@njit(cache=True, nogil=True)
 def _row_of_tiles_f64(a, b, stride, c, width, n, lift, mode, height, two):
     if two:
         if height == 8:
@@ -232,12 +305,16 @@ def _row_of_tiles_f64(a, b, stride, c, width, n, lift, mode, height, two):
 
 
 @njit(cache=True, nogil=True)
-def gemm(a, b, out, chunk, lift, first_panel, last_panel):
+def gemm(a, b, out, chunk, lift, setting, first_panel, last_panel):
     """Panels ``first_panel .. last_panel - 1`` of the columns of ``out = a @ b``.
 
     Every addition is rounded to nearest even as `_kernels.gemm_f32` and `gemm_f64` do; the type of the
-    arrays, float32 or float64, says which. `out` is (m, panels * lanes).
+    arrays, float32 or float64, says which. With a `setting` of five numbers (see `full_setting`; else
+    of none) the sums may be any float32, and `out` must be zero: a first chunk of -0 is added to +0.
+    `out` is (m, panels * lanes).
     """
+    full = setting.shape[0] > 0
+    address = setting.ctypes.data
     rows, width = out.shape
     depth, lanes = b.shape[1], b.shape[2]
     size = out.itemsize
@@ -258,8 +335,12 @@ def gemm(a, b, out, chunk, lift, first_panel, last_panel):
                     n = min(step, high - k)
                     pa = a.ctypes.data + size * (i * depth + k * height)
                     pb = b.ctypes.data + size * (p * depth * lanes + k * lanes)
-                    mode = REPLACE if k == 0 else (ADD if chunked else RESUME)
-                    if size == 4:
+                    mode = ADD if chunked else RESUME
+                    if k == 0 and not (full and chunked):
+                        mode = REPLACE
+                    if full:
+                        _row_of_tiles_any(pa, pb, depth * lanes, c, width, n, address, mode, height, two)
+                    elif size == 4:
                         _row_of_tiles_f32(pa, pb, depth * lanes, c, width, n, lift, mode, height, two)
                     else:
                         _row_of_tiles_f64(pa, pb, depth * lanes, c, width, n, lift, mode, height, two)

@@ -13,7 +13,7 @@ from numerics.accumulator import Accumulator
 from numerics.formats import FloatFormat
 from numerics.rounding import Mode
 
-Path = Literal["float32", "float64", "exact"]
+Path = Literal["float32", "float32-full", "float64", "exact"]
 
 _INFINITY_BITS = 0x7F800000  # of float32; NaNs are above
 
@@ -34,6 +34,12 @@ class Certificate:
     * Products are exact if sa + sb <= t.
     * float32 also needs operands, products and the rounding constant, 2**(24 - p) times a sum, in its
       range, and a normal range no smaller than the accumulator's.
+
+    Where something may underflow, overflow or be infinite, ``float32-full`` checks every sum for it. It
+    needs p of at most 11 and products of at most p bits: in the normal range a float32 sum is then
+    harmless as above. Below it, sums are rounded to multiples of the least unit u, and a product of p
+    bits that is not itself halfway between two of them is at least u 2**-(p + 1) away, which the error
+    of a float32 sum below 2**emin, u 2**(p - 25) at most, cannot bridge.
 
     B is the lesser of two: n terms of at most P grow to n P (1 + 2**-p)**n, and rounding to nearest
     stops growing at 2**(p + 1) P, where P is below half a unit in the last place.
@@ -71,7 +77,7 @@ class Certificate:
                 f"{a_max:g} and {b_max:g} with least units 2**{a_unit} and 2**{b_unit}"
             )
         fmt, rounding = accumulator.format, accumulator.rounding
-        if rounding.mode is not Mode.NEAREST_EVEN or not (a_finite and b_finite):
+        if rounding.mode is not Mode.NEAREST_EVEN:
             return cls(path="exact", bound=float("inf"))
         p, length = fmt.precision, a.shape[1]
         chunk = min(accumulator.chunk or length, length)
@@ -79,8 +85,11 @@ class Certificate:
         if chunk < length:
             bound = max(bound, _sum_bound(bound, -(-length // chunk), p))
         least = fmt.emin - (fmt.frac_bits if fmt.subnormals else 0)
-        if unit < least or 2.0 * bound > fmt.max:
-            return cls(path="exact", bound=bound)
+        if unit < least or 2.0 * bound > fmt.max or not (a_finite and b_finite):
+            harmless = product_bits <= fmt.precision <= 11
+            fits = _fits_float32(a_max, b_max, a_unit, b_unit, a_max * b_max, fmt)
+            in_range = fmt.subnormals and fmt.max < 2.0 ** (104 + fmt.frac_bits)
+            return cls(path="float32-full" if harmless and fits and in_range else "exact", bound=bound)
         paths: tuple[tuple[Path, int], ...] = (("float32", 24), ("float64", 53))
         for path, t in paths:
             exact_sums = 2.0 * bound < 2.0 ** min(unit + t, 1000)

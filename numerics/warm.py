@@ -21,4 +21,5 @@ def compile_kernels() -> None:
         matmul(x, x, f"e6m9 rounding={rounding}", seed=0)  # the second one takes the exact path
     one = np.ones((2, 2), np.float32)
     matmul(one, one, "e6m9")
+    matmul(one, one * np.float32(1e5), "e5m10")  # overflows
     matmul(one, one + np.float32(2.0**-12), "e8m13")

@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from numerics import _sequential, cast, matmul, threads
+from numerics import Accumulator, Certificate, _kernels, _sequential, cast, matmul, threads
+from numerics._target import Target
 from numerics._tiles import DEPTH, LANES_32, ROWS
 
 
@@ -101,3 +102,51 @@ def test_a_task_that_fails_in_a_thread_raises_here():
 
     with pytest.raises(RuntimeError, match="lost"):
         threads.run([lambda: None, fail])
+
+
+FULL = ("e5m10", "e4m7", "e5m5", "e3m6", "e4m10finite", "e5m2")
+
+
+@settings(max_examples=150)
+@given(
+    m=st.integers(1, 2 * ROWS + 3),
+    n=st.integers(1, 40),
+    k=st.integers(1, 40),
+    chunk=st.sampled_from([None, 1, 5, 16]),
+    text=st.sampled_from(FULL),
+    operand=st.sampled_from(["e5m2", "e4m3fn", "e2m1", "e4m3finiteb12"]),
+    scales=st.tuples(st.integers(-16, 14), st.integers(-14, 14)),
+    special=st.sampled_from([None, None, np.inf, -np.inf, np.nan, -0.0]),
+    seed=st.integers(0, 99),
+)
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_sums_that_overflow_underflow_or_are_no_numbers_are_those_of_the_exact_kernel(
+    m, n, k, chunk, text, operand, scales, special, seed
+):
+    rng = np.random.default_rng(seed)
+    wide = [
+        np.exp2(rng.integers(-6, 6, shape) + s) for shape, s in zip(((m, k), (k, n)), scales, strict=True)
+    ]
+    a, b = (
+        cast((rng.normal(size=w.shape) * w).astype(np.float32), operand, overflow="saturate") for w in wide
+    )
+    if special is not None:
+        a.flat[rng.integers(a.size)] = special
+    accumulator = Accumulator(text, chunk=chunk)
+    expected = np.empty((m, n), np.float32)
+    target = Target.of(accumulator.format, accumulator.rounding)
+    _kernels.gemm_exact(a, b, expected, min(chunk or k, k), *target, 0, 0)
+    got = matmul(a, b, accumulator)
+    nan = np.isnan(expected)
+    np.testing.assert_array_equal(np.isnan(got), nan)
+    np.testing.assert_array_equal(got[~nan].view(np.int32), expected[~nan].view(np.int32))
+
+
+def test_what_may_overflow_or_underflow_takes_the_full_path():
+    a, b = operands(4, 50, 4)
+    big, small = (np.float32(2.0**e) for e in (12, -20))
+    assert Certificate.of(a * big, b, Accumulator("e5m10")).path == "float32-full"
+    assert Certificate.of(a * small, b, Accumulator("e5m10")).path == "float32-full"
+    assert Certificate.of(a, b, Accumulator("e5m10")).path == "float32"
+    # Products of eight bits do not fit a register of five.
+    assert Certificate.of(a * big, b, Accumulator("e5m4")).path == "exact"
