@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from numerics import Accumulator, Certificate, cast, matmul, parse_format
+from numerics import Accumulator, Certificate, cast, matmul, parse_format, threads
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -48,16 +48,19 @@ def check_cast(text: str, rounding: str) -> None:
     x[:3] = 0.0, 1e30, -1e-30
     draw = draws(0, 0, 24)
     expected = [
-        round_rational(float(value), parse_format(text), rounding, draw=draw(i, 0))
+        round_rational(float(value), parse_format(text), rounding, draw=draw(0, i))
         for i, value in enumerate(x)
     ]
     np.testing.assert_array_equal(cast(x, text, rounding=rounding, seed=0), expected)
 
 
-def check_matmul(operand: str, accumulator: str, path: str) -> None:
+def check_matmul(operand: str, accumulator: str, path: str, scale: float) -> None:
     """Bits of a product of 5 x 150 by 150 x 6 against rationals, on the path that is timed."""
     rng = np.random.default_rng(2)
-    a, b = (cast(rng.normal(size=shape).astype(np.float32), operand) for shape in ((5, 150), (150, 6)))
+    a, b = (
+        cast((rng.normal(size=shape) * scale).astype(np.float32), operand, overflow="saturate")
+        for shape in ((5, 150), (150, 6))
+    )
     parsed = Accumulator.parse(accumulator)
     assert Certificate.of(a, b, parsed).path == path
     expected = matmul_rational(
@@ -71,26 +74,57 @@ def check_matmul(operand: str, accumulator: str, path: str) -> None:
     np.testing.assert_array_equal(matmul(a, b, parsed, seed=0), expected)
 
 
-def cast_row(text: str, rounding: str, elements: int, repeats: int) -> tuple[str, ...]:
+def cast_row(name: str, text: str, rounding: str, goal: float, repeats: int) -> tuple[str, ...]:
+    """Cast of 2**24 float32 from N(0, 4) into a given array, against a copy of it."""
     check_cast(text, rounding)
-    x = np.random.default_rng(0).normal(0.0, 4.0, elements).astype(np.float32)
+    x = np.random.default_rng(0).normal(0.0, 4.0, 1 << 24).astype(np.float32)
     out = np.empty_like(x)
     taken, copied = medians(
         lambda: cast(x, text, rounding=rounding, seed=0, out=out), lambda: np.copyto(out, x), repeats
     )
-    name = f"cast {rounding} {text}, {elements} float32"
-    return name, f"{elements / taken / 1e9:.3f} GElem/s", "np.copyto", f"{copied / taken:.3f}"
+    rate = f"{x.size / taken / 1e9:.2f} GElem/s"
+    return name, f"{rounding} to {text}", rate, f"{copied / taken:.3f} of a copy", f"{goal:.2f}"
 
 
-def matmul_row(operand: str, accumulator: str, size: int, path: str, repeats: int) -> tuple[str, ...]:
-    check_matmul(operand, accumulator, path)
+def cached_cast_row(text: str, repeats: int) -> tuple[str, ...]:
+    """The same on 2**14 elements that stay in the cache."""
+    x = np.random.default_rng(0).normal(0.0, 4.0, 1 << 14).astype(np.float32)
+    out = np.empty_like(x)
+
+    def work() -> None:
+        for _ in range(200):
+            cast(x, text, out=out)
+
+    taken, _ = medians(work, lambda: None, repeats)
+    rate = 200 * x.size / taken / 1e9
+    return "a3", f"nearest-even to {text}, in cache", f"{rate:.2f} GElem/s", "", "2.80 GElem/s"
+
+
+def matmul_row(
+    name: str,
+    accumulator: str,
+    shape: tuple[int, int, int],
+    path: str,
+    goal: float,
+    repeats: int,
+    *,
+    operand: str = "e4m3fn",
+    scale: float = 1.0,
+) -> tuple[str, ...]:
+    """Product of (m, k) by (k, n) against numpy's in float32; `scale` moves data out of range."""
+    check_matmul(operand, accumulator, path, scale)
+    m, n, k = shape
     rng = np.random.default_rng(0)
-    a, b = (cast(rng.normal(size=(size, size)).astype(np.float32), operand) for _ in range(2))
+    a, b = (
+        cast((rng.normal(size=size) * scale).astype(np.float32), operand, overflow="saturate")
+        for size in ((m, k), (k, n))
+    )
     chosen = Certificate.of(a, b, Accumulator.parse(accumulator)).path
     assert chosen == path, f"{operand} into {accumulator} took {chosen}, not {path}"
     taken, reference = medians(lambda: matmul(a, b, accumulator, seed=0), lambda: a @ b, repeats)
-    name = f"matmul {operand} into {accumulator}, {size}^3, {path} path"
-    return name, f"{size**3 / taken / 1e9:.4f} GMAC/s", "float32 a @ b", f"{reference / taken:.4f}"
+    what = f"{operand} into {accumulator}, {m} x {n} x {k}, {path}"
+    rate = f"{m * n * k / taken / 1e9:.3f} GMAC/s"
+    return name, what, rate, f"{reference / taken:.4f} of numpy", f"{goal:.2f}"
 
 
 def machine() -> str:
@@ -120,20 +154,26 @@ def main() -> None:
     repeats = max(5, parser.parse_args().repeats)
     with threadpool_limits(limits=1, user_api="blas"):
         print(machine())
+        threads.limit(1)
+        cube, large, deep = (512, 512, 512), (1024, 1024, 1024), (128, 256, 4096)
         rows = [
-            cast_row(text, rounding, 1 << 22, repeats)
-            for rounding in ("nearest-even", "stochastic")
-            for text in ("e5m2", "e4m3fn", "e6m9")
+            *(cast_row("a1", text, "nearest-even", 0.95, repeats) for text in ("e5m2", "e4m3fn", "e6m9")),
+            *(cast_row("a2", text, "stochastic", 0.50, repeats) for text in ("e5m2", "e6m9")),
+            cached_cast_row("e4m3fn", repeats),
+            matmul_row("b1", "e6m9", cube, "float32", 0.30, repeats),
+            matmul_row("b1", "e6m9", large, "float32", 0.30, repeats),
+            matmul_row("b2", "e6m9 chunk=64", cube, "float32", 0.29, repeats),
+            matmul_row("b2", "e6m9 chunk=64", large, "float32", 0.29, repeats),
+            matmul_row("b3", "e6m9", deep, "float32", 0.33, repeats),
+            matmul_row("b3", "e6m9 chunk=64", deep, "float32", 0.33, repeats),
+            matmul_row("b4", "e6m9 rounding=stochastic", (128, 128, 128), "exact", 0.20, repeats),
+            matmul_row("b5", "e5m10", cube, "float32-full", 0.12, repeats, operand="e5m2", scale=200.0),
+            matmul_row("b5", "e5m10", cube, "float32-full", 0.12, repeats, operand="e5m2", scale=1e-3),
+            matmul_row("b6", "e6m3", cube, "float64", 0.15, repeats),
+            matmul_row("-", "e6m9 rounding=toward-zero", (96, 96, 96), "exact", 0.0, repeats),
         ]
-        rows += [
-            matmul_row("e4m3fn", "e6m9", 512, "float32", repeats),
-            matmul_row("e4m3fn", "e6m9 chunk=64", 512, "float32", repeats),
-            matmul_row("e4m3fn", "e6m3", 512, "float64", repeats),
-            matmul_row("e4m3fn", "e6m9 rounding=toward-zero", 96, "exact", repeats),
-            matmul_row("e4m3fn", "e6m9 rounding=stochastic", 96, "exact", repeats),
-        ]
-    header = ("kernel", "rate", "reference", "rate / rate of reference")
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(4)]
+    header = ("id", "kernel", "rate", "ratio", "goal")
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(5)]
     for row in (header, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 

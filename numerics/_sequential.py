@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from threading import local
 
 import numpy as np
 from jaxtyping import Float, Int32
@@ -15,6 +16,8 @@ from numerics.certificate import Certificate
 
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
 _CERTIFIED = np.empty(0, np.int32)  # no setting: the sums are certified
+_KEPT_BYTES = 1 << 25  # of packed operands, per thread and operand
+_room = local()
 _LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
 
 
@@ -53,8 +56,8 @@ def _in_tiles(
     dtype, lanes, precision = (np.float64, _tiles.LANES_64, 52) if wide else (np.float32, _tiles.LANES_32, 23)
     (rows, depth), columns = a.shape, b.shape[1]
     panels = -(-columns // lanes)
-    packed_a = np.empty(rows * depth, dtype)
-    packed_b = np.empty((panels, depth, lanes), dtype)
+    packed_a = _scratch("a", rows * depth, dtype)
+    packed_b = _scratch("b", panels * depth * lanes, dtype).reshape(panels, depth, lanes)
     out = (np.zeros if setting.size else np.empty)((rows, panels * lanes), dtype)
     _tiles.pack_rows(a, packed_a)
     _tiles.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
@@ -67,6 +70,18 @@ def _in_tiles(
         ]
     )
     return out[:, :columns].astype(np.float32, copy=False)
+
+
+def _scratch(name: str, size: int, dtype: type[np.floating]) -> np.ndarray:
+    """Room for packed operands, kept by each thread: fresh pages cost more than the packing."""
+    wanted = size * np.dtype(dtype).itemsize
+    if wanted > _KEPT_BYTES:
+        return np.empty(size, dtype)
+    kept = getattr(_room, name, None)
+    if kept is None or kept.nbytes < wanted:
+        kept = np.empty(max(wanted, 1), np.uint8)
+        setattr(_room, name, kept)
+    return kept[:wanted].view(dtype)
 
 
 def _loops(
