@@ -1,50 +1,79 @@
 """Number formats, rounding, accumulation and bit-true matrix products."""
 
-from numerics.accumulate import dot, matmul
-from numerics.accumulator import Accumulator
+from numerics._ordered import Report
+from numerics.accumulate import dot, matmul, parse_accumulator
+from numerics.accumulator import Accumulator, Register
+from numerics.block import BlockFormat
+from numerics.catalogue import NAMED_FORMATS
 from numerics.certificate import Certificate
+from numerics.codes import decode, encode
 from numerics.elementwise import axpy, cast
 from numerics.formats import (
     BFLOAT16,
+    BINARY8P3,
+    BINARY8P4,
     BINARY16,
     BINARY32,
+    DLFLOAT16,
     E2M1,
     E2M3,
     E3M2,
     E4M3,
+    E4M3FNUZ,
     E5M2,
+    E5M2FNUZ,
     E6M9,
     HFP8,
     TF32,
     FixedFormat,
     FloatFormat,
     Format,
+    FormatInfo,
     parse_format,
 )
+from numerics.fused import FusedAdder
+from numerics.kulisch import ExactAccumulator
+from numerics.packed import PackedTensor
 from numerics.rounding import Mode, Rounding
 
 __all__ = [
     "BFLOAT16",
+    "BINARY8P3",
+    "BINARY8P4",
     "BINARY16",
     "BINARY32",
+    "DLFLOAT16",
     "E2M1",
     "E2M3",
     "E3M2",
     "E4M3",
+    "E4M3FNUZ",
     "E5M2",
+    "E5M2FNUZ",
     "E6M9",
     "HFP8",
+    "NAMED_FORMATS",
     "TF32",
     "Accumulator",
+    "BlockFormat",
     "Certificate",
+    "ExactAccumulator",
     "FixedFormat",
     "FloatFormat",
     "Format",
+    "FormatInfo",
+    "FusedAdder",
     "Mode",
+    "PackedTensor",
+    "Register",
+    "Report",
     "Rounding",
     "axpy",
     "cast",
+    "decode",
     "dot",
+    "encode",
     "matmul",
+    "parse_accumulator",
     "parse_format",
 ]

@@ -6,7 +6,7 @@ from operator import index
 from typing import Literal, NamedTuple, TypeAlias
 
 from numerics import _kernels
-from numerics.formats import FloatFormat, Format
+from numerics.formats import FixedFormat, FloatFormat, Format
 from numerics.rounding import Mode, Rounding
 
 Overflow: TypeAlias = Literal["format", "saturate", "infinity", "nan"]
@@ -52,15 +52,25 @@ class Target(NamedTuple):
                 raise ValueError(f"overflow {overflow!r} needs a code that {fmt} does not have")
             if overflow == "format":
                 overflow = "infinity" if fmt.has_infinity else "saturate"
+                if fmt.specials == "fused-top":
+                    overflow = "nan"
             shape = (fmt.frac_bits, fmt.emin, -fmt.max if fmt.signed else 0.0, fmt.max)
             flush = not fmt.subnormals
         else:
             if overflow not in ("format", "saturate"):
                 raise ValueError(f"overflow {overflow!r} needs a code that {fmt} does not have")
+            if overflow == "format" and fmt.overflow == "wrap":
+                raise ValueError(f"{fmt} wraps around, but a Target has ends; see Target.endless")
             overflow = "saturate"
             shape = (fmt.int_bits + fmt.frac_bits, fmt.int_bits, fmt.min, fmt.max)
             flush = False
         return cls(_MODES[rounding.mode], *shape, _OVERFLOWS[overflow], flush, rounding.random_bits)
+
+    @classmethod
+    def endless(cls, fmt: FixedFormat, rounding: Rounding) -> Target:
+        """Scalars that round values below twice the range of `fmt` to its grid, without its ends."""
+        shape = (fmt.int_bits + fmt.frac_bits + 3, fmt.int_bits + 3, -float("inf"), float("inf"))
+        return cls(_MODES[rounding.mode], *shape, _kernels.SATURATE, False, rounding.random_bits)
 
     def limits(self) -> tuple[float, float]:
         """Results of an overflow below and above, rounding to nearest."""

@@ -49,7 +49,7 @@ class Certificate:
     path
         The arithmetic to use.
     bound
-        B.
+        B; infinite where nothing is proven of the sums.
     """
 
     path: Path
@@ -89,7 +89,8 @@ class Certificate:
             harmless = product_bits <= fmt.precision <= 11
             fits = _fits_float32(a_max, b_max, a_unit, b_unit, a_max * b_max, fmt)
             in_range = fmt.subnormals and fmt.max < 2.0 ** (104 + fmt.frac_bits)
-            return cls(path="float32-full" if harmless and fits and in_range else "exact", bound=bound)
+            path: Path = "float32-full" if harmless and fits and in_range else "exact"
+            return cls(path=path, bound=float("inf"))
         paths: tuple[tuple[Path, int], ...] = (("float32", 24), ("float64", 53))
         for path, t in paths:
             exact_sums = 2.0 * bound < 2.0 ** min(unit + t, 1000)

@@ -87,8 +87,8 @@ def cast(
         source = source.copy()  # overlapping, but not element on element
     if x.dtype == np.float16:  # Numba has no float16 arithmetic on the CPU
         source, result = source.astype(np.float32), np.empty(x.size, np.float32)
-    _round(source, result, target, seed, stream)
-    if target.min_value >= 0.0 or not isinstance(fmt, FloatFormat):
+    _round(source, result, target, *key)
+    if not isinstance(fmt, FloatFormat) or not fmt.has_minus_zero:
         result += 0.0  # no code for -0
     if x.dtype == np.float16:
         out.reshape(-1)[:] = result
@@ -98,7 +98,11 @@ def cast(
 def _round(source: np.ndarray, result: np.ndarray, target: Target, seed: int, stream: int) -> None:
     """Round by the fastest kernel for the target; they agree to the bit."""
     shape, limits = target[1:5], target.limits()
-    if target.flush or target.mode not in (_kernels.NEAREST_EVEN, _kernels.STOCHASTIC):
+    # Sums of the stochastic kernel must be exact in float64.
+    exact = target.mode == _kernels.NEAREST_EVEN or (
+        target.mode == _kernels.STOCHASTIC and target.frac_bits + target.random_bits <= 51
+    )
+    if target.flush or not exact:
         _kernels.cast_any(source, result, *target, seed, stream)
     elif target.mode == _kernels.STOCHASTIC:
         _kernels.cast_stochastic(source, result, *shape, *limits, target.random_bits, seed, stream)
@@ -163,7 +167,7 @@ def axpy(
 def _parse_any(fmt: Format | BlockFormat | str) -> Format | BlockFormat:
     if isinstance(fmt, BlockFormat):
         return fmt
-    if isinstance(fmt, str) and (fmt.strip().lower() in BLOCK_FORMATS or " block=" in fmt):
+    if isinstance(fmt, str) and ((key := fmt.strip().lower()) in BLOCK_FORMATS or " block=" in key):
         return BlockFormat.parse(fmt)
     return parse_format(fmt)
 
@@ -197,8 +201,8 @@ def _cast_blocks(
 ) -> np.ndarray:
     if overflow not in ("format", "saturate"):
         raise ValueError(f"overflow of block formats must be format or saturate, got {overflow!r}")
-    if x.dtype == np.float16:
-        raise ValueError(f"float16 arrays cannot hold every value of {fmt}; use a wider float")
+    if x.dtype == np.float16 or (x.dtype == np.float32 and not fmt.fits_float32):
+        raise ValueError(f"{x.dtype} arrays cannot hold every value of {fmt}; use a wider float")
     out = _output(out, x)
     block_scales, tensor = fmt.scales(x, tensor_scale)
     scales = np.repeat(block_scales, fmt.block, axis=-1)[..., : x.shape[-1]]
@@ -207,7 +211,8 @@ def _cast_blocks(
     elements = cast(
         quotients, fmt.element, rounding=rounding, overflow="saturate", seed=key[0], stream=key[1]
     )
-    out[...] = elements * scales * tensor
+    with np.errstate(over="ignore", under="ignore"):
+        out[...] = elements * scales * tensor
     return out
 
 

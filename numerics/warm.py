@@ -19,7 +19,10 @@ def compile_kernels() -> None:
         cast(x, "e5m2", rounding=rounding, seed=0)
         axpy(0.5, x, x, "e6m9", rounding=rounding, seed=0)
         matmul(x, x, f"e6m9 rounding={rounding}", seed=0)  # the second one takes the exact path
-    one = np.ones((2, 2), np.float32)
-    matmul(one, one, "e6m9")
-    matmul(one, one * np.float32(1e5), "e5m10")  # overflows
-    matmul(one, one + np.float32(2.0**-12), "e8m13")
+    # Operands of every memory layout, on each fast path: certified float32, float64, and overflowing.
+    wide = np.full((4, 4), 1.0 + 2.0**-12, np.float32)
+    for scale, accumulator in ((0.0, "e6m9"), (1.0, "e8m13"), (1e6, "e5m10")):
+        factor = np.float32(scale) * wide
+        for a in (factor[:2, :2].copy(), factor[:2, :2].T.copy().T, factor[::2, ::2]):
+            for b in (x, x.T, np.repeat(x, 2, 1)[:, ::2]):
+                matmul(a, b, accumulator)

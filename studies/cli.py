@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -74,7 +75,34 @@ def doctor() -> None:
         click.secho(f"warning: {line}", fg="yellow", err=True)
 
 
-def _refuse(message: str) -> None:
+@main.command()
+def formats() -> None:
+    """Print the named formats with their limits."""
+    from studies.explain import format_table
+
+    click.echo("\n".join(format_table()))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})  # -3 is a value
+@click.argument("value")
+@click.option("--format", "format_text", required=True, help="Such as e4m3fn, e6m9, s3.4, binary8p4.")
+@click.option("--rounding", default="nearest-even", show_default=True)
+@click.option("--seed", type=int, help="Of stochastic rounding.")
+def explain(value: str, format_text: str, rounding: str, seed: int | None) -> None:
+    """Show how VALUE is rounded: neighbours, codes, tie, result, errors."""
+    from studies.explain import explain as explained
+
+    try:
+        number = float(value)
+    except ValueError:
+        _refuse(f"value must be a number, got {value!r}")
+    try:
+        click.echo("\n".join(explained(number, format_text, rounding=rounding, seed=seed).lines()))
+    except ValueError as error:
+        _refuse(str(error))
+
+
+def _refuse(message: str) -> NoReturn:
     """End with one line per error and exit code 2, as for a wrong option."""
     for line in message.splitlines():
         click.echo(f"error: {line}", err=True)

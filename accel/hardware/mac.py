@@ -127,7 +127,13 @@ def mac_cost(
     >>> round(cost.area_um2), round(cost.energy_pj, 3), round(cost.delay_ns, 2)
     (1565, 0.747, 5.91)
     """
-    return _mac_cost(_float(a), _float(w), Accumulator.parse(accumulator), node_nm)
+    register = Accumulator.parse(accumulator)
+    if not register.is_plain:
+        raise ValueError(
+            f"the cost laws are of sequential or chunked sums of exact products in one register format, "
+            f"got accumulator {register}"
+        )
+    return _mac_cost(_float(a), _float(w), register, node_nm)
 
 
 def _float(text: Format | str) -> FloatFormat:

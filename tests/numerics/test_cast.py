@@ -11,7 +11,22 @@ from oracles.rational import DETERMINISTIC, round_rational
 from oracles.strategies import formats, hard_values
 from oracles.table import magnitudes, round_by_table
 
-SMALL = ["e4m3fn", "e5m2", "e3m2", "e2m3", "e2m1", "hfp8", "e4m3-flush", "e5m2fnb13", "ue4m4", "s3.4", "u0.8"]
+SMALL = [
+    "e4m3fn",
+    "e5m2",
+    "e3m2",
+    "e2m3",
+    "e2m1",
+    "hfp8",
+    "e4m3-flush",
+    "e5m2fnb13",
+    "ue4m4",
+    "s3.4",
+    "u0.8",
+    "e4m3fnuz",
+    "binary8p3",
+    "e4m3fused-top",
+]
 NAN_BITS = np.array([0x7F800001, 0x7FC00000, 0xFFC00000, 0xFFFFFFFF, 0x7FBFFFFF], np.uint32)
 
 
@@ -122,6 +137,16 @@ def test_overflow_starts_where_the_standards_say():
         ("ue5m2", "saturate"),
         ("s3.4", "saturate"),
         ("u0.8", "format"),
+        ("u0.8-wrap", "format"),
+        ("s3.4-wrap", "format"),
+        ("s3.4-wrap", "saturate"),
+        ("binary8p4", "format"),
+        ("binary8p4", "saturate"),
+        ("binary8p4", "nan"),
+        ("e5m2fnuz", "format"),
+        ("e5m2fnuz", "nan"),
+        ("e4m3fused-top", "format"),
+        ("e4m3fused-top", "saturate"),
     ],
 )
 def test_overflow_policies(text, overflow, mode):
@@ -169,7 +194,7 @@ def test_nan_stays_nan_and_zeros_keep_their_sign(text, mode):
 
 
 @pytest.mark.parametrize("mode", [*DETERMINISTIC, "stochastic"])
-@pytest.mark.parametrize("text", ["ue4m4", "u0.8", "s3.4"])
+@pytest.mark.parametrize("text", ["ue4m4", "u0.8", "s3.4", "s3.4-wrap", "e5m2fnuz", "binary8p4"])
 def test_formats_without_a_code_for_minus_zero_give_plus_zero(text, mode):
     x = np.array([-0.0, -1e-30, -(2.0**-20)])
     zeros = cast(x, text, rounding=mode, seed=1)
@@ -255,6 +280,8 @@ def test_an_unfit_out_is_an_error(out):
         ("e5m2", ml_dtypes.float8_e5m2),
         ("e4m3fn", ml_dtypes.float8_e4m3fn),
         ("e4m3ieee", ml_dtypes.float8_e4m3),
+        ("e4m3fnuz", ml_dtypes.float8_e4m3fnuz),
+        ("e5m2fnuz", ml_dtypes.float8_e5m2fnuz),
         ("e3m4", ml_dtypes.float8_e3m4),
         ("e2m3", ml_dtypes.float6_e2m3fn),
         ("e3m2", ml_dtypes.float6_e3m2fn),
@@ -269,7 +296,7 @@ def test_ml_dtypes_agrees(text, dtype):
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
         theirs = x.astype(dtype).astype(np.float32)
-    ours = cast(x, text, overflow="nan" if text == "e4m3fn" else "format")
+    ours = cast(x, text, overflow="nan" if "fn" in text else "format")
     # FP6 and FP4 have no code for an overflow; ml_dtypes saturates as we do.
     assert_same_bits(ours, theirs)
 

@@ -35,8 +35,15 @@ def last_code(fmt):
     if is_fixed(fmt):
         return (1 << (fmt.int_bits + fmt.frac_bits)) - 1
     codes = 1 << (fmt.exp_bits + fmt.frac_bits)
-    reserved = {"ieee": 1 << fmt.frac_bits, "fn": 1, "finite": 0}[fmt.specials]
+    reserved = {"ieee": 1 << fmt.frac_bits, "fn": 1, "p3109": 1, "fused-top": 1, "finite": 0, "fnuz": 0}[
+        fmt.specials
+    ]
     return codes - reserved - 1
+
+
+def has_minus_zero(fmt):
+    """Fixed point has none, and two of the float families keep their NaN at its code."""
+    return fmt.signed and not is_fixed(fmt) and fmt.specials not in ("fnuz", "p3109")
 
 
 def largest(fmt):
@@ -78,7 +85,10 @@ def overflowed(sign, fmt, mode, overflow):
     limit = largest(fmt) if sign > 0 else smallest(fmt)
     inward = mode in ("toward-zero", "to-odd") or mode == ("down" if sign > 0 else "up")
     if overflow == "format":
-        overflow = "saturate" if is_fixed(fmt) or fmt.specials != "ieee" else "infinity"
+        overflow = "saturate"
+        if not is_fixed(fmt):
+            own = {"ieee": "infinity", "p3109": "infinity", "fused-top": "nan"}
+            overflow = own.get(fmt.specials, "saturate")
     if overflow == "saturate" or limit == 0 or inward:
         return float(limit)
     return math.nan if overflow == "nan" else sign * INF
@@ -91,14 +101,14 @@ def round_rational(x, fmt, mode="nearest-even", *, overflow="format", draw=None)
     A tie goes to the even significand; with one-digit significands both are odd, and IEEE 754-2019,
     4.3.1 delivers the larger.
     """
-    has_minus_zero = fmt.signed and not is_fixed(fmt)
+    wraps = is_fixed(fmt) and fmt.overflow == "wrap" and overflow == "format"
     if isinstance(x, float):
         if math.isnan(x):
             return x
         if math.isinf(x):
-            return overflowed(math.copysign(1, x), fmt, "nearest-even", overflow)
+            return math.nan if wraps else overflowed(math.copysign(1, x), fmt, "nearest-even", overflow)
         if x == 0.0:
-            return x if has_minus_zero else 0.0
+            return x if has_minus_zero(fmt) else 0.0
         x = Fraction(x)
     if x == 0:
         return 0.0
@@ -123,10 +133,16 @@ def round_rational(x, fmt, mode="nearest-even", *, overflow="format", draw=None)
             }[mode]
         )
     result = sign * (high if up else low)
+    if wraps:
+        span = largest(fmt) - smallest(fmt) + Fraction(1, 1 << fmt.frac_bits)
+        while result > largest(fmt):
+            result -= span * max(1, (result - largest(fmt)) // span)
+        while result < smallest(fmt):
+            result += span * max(1, (smallest(fmt) - result) // span)
     if not smallest(fmt) <= result <= largest(fmt):
         return overflowed(sign, fmt, mode, overflow)
     if result == 0:
-        return -0.0 if sign < 0 and has_minus_zero else 0.0
+        return -0.0 if sign < 0 and has_minus_zero(fmt) else 0.0
     return float(result)
 
 

@@ -17,20 +17,28 @@ ACCUMULATORS = [
 KINDS = ["normal", "cancel", "huge", "tiny", "positive", "powers", "sparse", "mixed"]
 
 
+WITH_MINUS_ZERO = ("ieee", "fn", "finite")  # if signed
+ALL_SPECIALS = (*WITH_MINUS_ZERO, "fnuz", "p3109", "fused-top")
+
+
 @st.composite
-def float_formats(draw, *, max_frac_bits=23, signed=None):
+def float_formats(draw, *, max_frac_bits=23, signed=None, families=WITH_MINUS_ZERO):
     """Any float format, its bias anywhere in the allowed range; `signed` as given, if given."""
-    specials = draw(st.sampled_from(["ieee", "fn", "finite"]))
+    specials = draw(st.sampled_from(families))
+    if specials in ("fnuz", "p3109"):
+        assert signed is not False
+        signed = True
     exp_bits = draw(st.integers(2 if specials == "ieee" else 1, 8))
     # e1m0fn has zero and NaN only.
-    least_frac = {"ieee": 1, "fn": int(exp_bits == 1), "finite": 0}[specials]
+    top_is_taken = specials in ("fn", "p3109", "fused-top")
+    least_frac = 1 if specials == "ieee" else int(top_is_taken and exp_bits == 1)
     frac_bits = draw(st.integers(least_frac, max_frac_bits))
-    lost = specials == "ieee" or (specials == "fn" and frac_bits == 0)
+    lost = specials == "ieee" or (top_is_taken and frac_bits == 0)
     low = max(-127, (1 << exp_bits) - 1 - lost - 127)
     high = 150 - frac_bits
     if low > high:  # more binades than float32 has
-        return draw(float_formats(max_frac_bits=max_frac_bits, signed=signed))
-    default = (1 << (exp_bits - 1)) - 1
+        return draw(float_formats(max_frac_bits=max_frac_bits, signed=signed, families=families))
+    default = (1 << (exp_bits - 1)) - int(specials not in ("fnuz", "p3109"))
     biases = st.integers(low, high)
     if low <= default <= high:
         biases |= st.just(default)
@@ -50,12 +58,13 @@ def fixed_formats(draw):
     signed = draw(st.booleans())
     bits = draw(st.integers(int(not signed), 32 - signed))  # without the sign
     frac_bits = draw(st.integers(max(0, bits - 31), min(bits, 31)))
-    return FixedFormat(int_bits=bits - frac_bits, frac_bits=frac_bits, signed=signed)
+    overflow = draw(st.sampled_from(["saturate", "wrap"]))
+    return FixedFormat(int_bits=bits - frac_bits, frac_bits=frac_bits, signed=signed, overflow=overflow)
 
 
 def formats():
     """Any format."""
-    return float_formats() | fixed_formats()
+    return float_formats(families=ALL_SPECIALS) | fixed_formats()
 
 
 def hard_values(fmt, rng, count):

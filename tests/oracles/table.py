@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from oracles.rational import is_fixed, largest, last_code, overflowed, smallest, value_of_code
+from oracles.rational import has_minus_zero, is_fixed, largest, last_code, overflowed, smallest, value_of_code
 
 
 @cache
@@ -20,6 +20,7 @@ def magnitudes(fmt):
 def round_by_table(x, fmt, mode, overflow="format"):
     """Round finite float64 `x`, whose differences from the values must be exact in float64."""
     assert fmt.frac_bits > 0 or is_fixed(fmt), "with one-digit significands no neighbour is even"
+    assert not is_fixed(fmt) or fmt.overflow == "saturate", "the table ends, it does not wrap"
     grid = magnitudes(fmt)
     size = np.abs(x)
     low = np.minimum(np.searchsorted(grid, size, side="right") - 1, len(grid) - 2)
@@ -40,4 +41,4 @@ def round_by_table(x, fmt, mode, overflow="format"):
     beyond = (result > float(largest(fmt))) | (result < float(smallest(fmt)))
     ends = [overflowed(sign, fmt, mode, overflow) for sign in (-1, 1)]
     result = np.where(beyond, np.where(negative, *ends), result)
-    return result if fmt.signed and not is_fixed(fmt) else result + 0.0
+    return result if has_minus_zero(fmt) else result + 0.0

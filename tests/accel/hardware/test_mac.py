@@ -126,3 +126,9 @@ def test_a_wider_operand_or_accumulator_never_costs_less(exp_bits, frac_bits, ac
         assert wider.area_um2 >= base.area_um2
         assert wider.energy_pj >= base.energy_pj
         assert wider.delay_ns >= base.delay_ns
+
+
+def test_a_sum_that_the_laws_do_not_describe_is_refused_rather_than_priced_as_another():
+    for text in ("e6m9 chunk=64 outer=e8m23", "e6m9 product=e5m7", "e6m9 lanes=4", "e6m9 order=pairwise"):
+        with pytest.raises(ValueError, match="sequential or chunked sums"):
+            mac_cost("e4m3", "e4m3", text)

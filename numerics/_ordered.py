@@ -1,0 +1,77 @@
+"""Sums under any `Accumulator` in their declared order, and what happened in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from numerics import _adder_kernels
+from numerics._target import Target
+from numerics.accumulator import Accumulator
+from numerics.certificate import Certificate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What happened in the roundings of one matrix product, summed over its elements.
+
+    Attributes
+    ----------
+    additions
+        Rounded additions: of products, of lanes, of chunk sums.
+    swamped
+        Additions of a finite non-zero right operand (the term) that left the left one as it was.
+    overflow
+        Finite sums or products whose rounding gave an infinity or NaN.
+    underflow
+        Sums or products smaller than the smallest normal number and not representable.
+    saturation
+        Sums or products beyond the range that were held at the largest finite value.
+    max_shift
+        Largest difference of the exponents of two finite non-zero addends: the bits by which an
+        aligner must be able to shift.
+    """
+
+    additions: int = 0
+    swamped: int = 0
+    overflow: int = 0
+    underflow: int = 0
+    saturation: int = 0
+    max_shift: int = 0
+
+
+def ordered(
+    a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int, stream: int, *, counting: bool = False
+) -> tuple[np.ndarray, Report]:
+    """``a @ b`` for checked operands, neither of them empty; the report is all zeros if not `counting`."""
+    Certificate.of(a, b, Accumulator(accumulator.format))  # raises unless products are exact in float64
+    out = np.empty((a.shape[0], b.shape[1]), np.float32)
+    counts = np.zeros(_adder_kernels.COUNTERS, np.int64)
+    target = tuple(Target.of(accumulator.format, accumulator.rounding))
+    product, outer = accumulator.product, accumulator.outer
+    _adder_kernels.gemm_ordered(
+        np.ascontiguousarray(a),
+        np.ascontiguousarray(b),
+        out,
+        min(accumulator.chunk or a.shape[1], a.shape[1]),
+        accumulator.lanes,
+        accumulator.order == "pairwise",
+        target,
+        product is not None,
+        target if product is None else tuple(Target.of(product, accumulator.rounding)),
+        outer is not None,
+        target if outer is None else tuple(Target.of(outer.format, outer.rounding)),
+        seed,
+        stream,
+        counting,
+        counts,
+    )
+    return out, Report(
+        additions=int(counts[_adder_kernels.ADDITIONS]),
+        swamped=int(counts[_adder_kernels.SWAMPED]),
+        overflow=int(counts[_adder_kernels.OVERFLOW]),
+        underflow=int(counts[_adder_kernels.UNDERFLOW]),
+        saturation=int(counts[_adder_kernels.SATURATION]),
+        max_shift=int(counts[_adder_kernels.SHIFT]),
+    )
