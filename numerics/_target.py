@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from operator import index
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -36,6 +37,7 @@ class Target(NamedTuple):
     random_bits: int
 
     @classmethod
+    @lru_cache(maxsize=1024)  # a cast of a cached array takes less time than this
     def of(cls, fmt: Format, rounding: Rounding, overflow: Overflow = "format") -> Target:
         """Scalars of `fmt` under `rounding`.
 

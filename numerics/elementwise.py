@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,7 @@ def check_float_array(x: Any, name: str) -> np.ndarray:
     return x
 
 
+@lru_cache(maxsize=1024)
 def check_holds(dtype: np.dtype[Any], fmt: Format) -> None:
     """Raise ValueError where a value of `fmt` is none of `dtype`."""
     info = np.finfo(dtype)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ldexp
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -411,6 +412,11 @@ def parse_format(text: str | Format) -> Format:
         return text
     if not isinstance(text, str):
         raise TypeError(f"format must be text, FloatFormat or FixedFormat, got {text!r}")
+    return _parsed(text)
+
+
+@lru_cache(maxsize=1024)  # a cast of a cached array takes less time than reading its format
+def _parsed(text: str) -> Format:
     if "block=" in text.lower() or re.match(r"mx|nv", text.strip().lower()):
         raise ValueError(f"one value's format is wanted; block formats are for cast, got {text!r}")
     if re.match(r"[su]\d|u?int\d", text.strip().lower()):
