@@ -22,7 +22,7 @@ from numerics import parse_format
 from numerics.codes import decode
 from numerics.packed import PackedTensor
 
-NAMES = "u1.0 s1.0 e1m1finite e2m1 e2m2 e3m2 e3m3 e4m3fn e4m4 e5m4 e5m5 e6m5 e6m6 e6m7 e6m8 bf16"
+NAMES = "u1.0 s1.0 e1m1none e2m1 e2m2 e3m2 e3m3 e4m3fn e4m4 e5m4 e5m5 e6m5 e6m6 e6m7 e6m8 bf16"
 FORMATS = NAMES.split()
 
 Work = Callable[[], object]

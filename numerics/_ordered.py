@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numerics import _adder_kernels
+from numerics._kernels import ordered as kernels
 from numerics._target import Target
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
@@ -47,10 +47,10 @@ def ordered(
     """``a @ b`` for checked operands, neither of them empty; the report is all zeros if not `counting`."""
     Certificate.of(a, b, Accumulator(accumulator.format))  # raises unless products are exact in float64
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
-    counts = np.zeros(_adder_kernels.COUNTERS, np.int64)
+    counts = np.zeros(kernels.COUNTERS, np.int64)
     target = tuple(Target.of(accumulator.format, accumulator.rounding))
     product, outer = accumulator.product, accumulator.outer
-    _adder_kernels.gemm_ordered(
+    kernels.gemm_ordered(
         np.ascontiguousarray(a),
         np.ascontiguousarray(b),
         out,
@@ -68,10 +68,10 @@ def ordered(
         counts,
     )
     return out, Report(
-        additions=int(counts[_adder_kernels.ADDITIONS]),
-        swamped=int(counts[_adder_kernels.SWAMPED]),
-        overflow=int(counts[_adder_kernels.OVERFLOW]),
-        underflow=int(counts[_adder_kernels.UNDERFLOW]),
-        saturation=int(counts[_adder_kernels.SATURATION]),
-        max_shift=int(counts[_adder_kernels.SHIFT]),
+        additions=int(counts[kernels.ADDITIONS]),
+        swamped=int(counts[kernels.SWAMPED]),
+        overflow=int(counts[kernels.OVERFLOW]),
+        underflow=int(counts[kernels.UNDERFLOW]),
+        saturation=int(counts[kernels.SATURATION]),
+        max_shift=int(counts[kernels.SHIFT]),
     )

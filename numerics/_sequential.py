@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int32
 from numba import config
 
-from numerics import _kernels, _tiles, threads
+from numerics import threads
+from numerics._kernels import loops, tiles
 from numerics._target import Target
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
@@ -29,13 +30,13 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
     if certificate.path == "exact" or (certificate.path == "float32-full" and config.DISABLE_JIT):
         out = np.empty((a.shape[0], b.shape[1]), np.float32)
         left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-        _kernels.gemm_exact(left, right, out, chunk, *target, seed, stream)
+        loops.gemm_exact(left, right, out, chunk, *target, seed, stream)
         return out
     # Lanes run over columns; a result too narrow for them is computed transposed, with the same sums.
-    flip = b.shape[1] < 2 * _tiles.LANES_32 and a.shape[0] > b.shape[1]
+    flip = b.shape[1] < 2 * tiles.LANES_32 and a.shape[0] > b.shape[1]
     left, right = (b.T, a.T) if flip else (a, b)
     if certificate.path == "float32-full":
-        setting = _tiles.full_setting(target.frac_bits, target.emin, target.max_value, target.limits()[1])
+        setting = tiles.full_setting(target.frac_bits, target.emin, target.max_value, target.limits()[1])
         out = _in_tiles(left, right, chunk, target.frac_bits, setting=setting)
     else:
         compute = _loops if config.DISABLE_JIT else _in_tiles
@@ -53,21 +54,18 @@ def _in_tiles(
     setting: Int32[np.ndarray, " s"] = _CERTIFIED,
 ) -> Float[np.ndarray, "m n"]:
     """Pack both operands, and share the panels of columns among threads."""
-    dtype, lanes, precision = (np.float64, _tiles.LANES_64, 52) if wide else (np.float32, _tiles.LANES_32, 23)
+    dtype, lanes, precision = (np.float64, tiles.LANES_64, 52) if wide else (np.float32, tiles.LANES_32, 23)
     (rows, depth), columns = a.shape, b.shape[1]
     panels = -(-columns // lanes)
     packed_a = _scratch("a", rows * depth, dtype)
     packed_b = _scratch("b", panels * depth * lanes, dtype).reshape(panels, depth, lanes)
     out = (np.zeros if setting.size else np.empty)((rows, panels * lanes), dtype)
-    _tiles.pack_rows(a, packed_a)
-    _tiles.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
+    tiles.pack_rows(a, packed_a)
+    tiles.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
     lift = dtype(2.0 ** (precision - frac_bits))
     parts = threads.parts(panels, work=rows * columns * depth, least=_LEAST_WORK)
     threads.run(
-        [
-            partial(_tiles.gemm, packed_a, packed_b, out, chunk, lift, setting, low, high)
-            for low, high in parts
-        ]
+        [partial(tiles.gemm, packed_a, packed_b, out, chunk, lift, setting, low, high) for low, high in parts]
     )
     return out[:, :columns].astype(np.float32, copy=False)
 
@@ -88,7 +86,7 @@ def _loops(
     a: np.ndarray, b: np.ndarray, chunk: int, frac_bits: int, *, wide: bool
 ) -> Float[np.ndarray, "m n"]:
     """The same by plain loops, which run without a compiler."""
-    dtype, kernel = (np.float64, _kernels.gemm_f64) if wide else (np.float32, _kernels.gemm_f32)
+    dtype, kernel = (np.float64, loops.gemm_f64) if wide else (np.float32, loops.gemm_f32)
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
     kernel(np.ascontiguousarray(a, dtype), np.ascontiguousarray(b, dtype), out, chunk, frac_bits, _BLOCK)
     return out

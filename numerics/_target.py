@@ -6,26 +6,26 @@ from functools import lru_cache
 from operator import index
 from typing import Literal, NamedTuple, TypeAlias
 
-from numerics import _kernels
+from numerics._kernels import rounding as modes
 from numerics.formats import FixedFormat, FloatFormat, Format
 from numerics.rounding import Mode, Rounding
 
 Overflow: TypeAlias = Literal["format", "saturate", "infinity", "nan"]
 
 _MODES = {
-    Mode.NEAREST_EVEN: _kernels.NEAREST_EVEN,
-    Mode.NEAREST_AWAY: _kernels.NEAREST_AWAY,
-    Mode.TOWARD_ZERO: _kernels.TOWARD_ZERO,
-    Mode.DOWN: _kernels.DOWN,
-    Mode.UP: _kernels.UP,
-    Mode.TO_ODD: _kernels.TO_ODD,
-    Mode.STOCHASTIC: _kernels.STOCHASTIC,
+    Mode.NEAREST_EVEN: modes.NEAREST_EVEN,
+    Mode.NEAREST_AWAY: modes.NEAREST_AWAY,
+    Mode.TOWARD_ZERO: modes.TOWARD_ZERO,
+    Mode.DOWN: modes.DOWN,
+    Mode.UP: modes.UP,
+    Mode.TO_ODD: modes.TO_ODD,
+    Mode.STOCHASTIC: modes.STOCHASTIC,
 }
-_OVERFLOWS = {"saturate": _kernels.SATURATE, "infinity": _kernels.INFINITY, "nan": _kernels.NAN}
+_OVERFLOWS = {"saturate": modes.SATURATE, "infinity": modes.INFINITY, "nan": modes.NAN}
 
 
 class Target(NamedTuple):
-    """What `_kernels.round_one` needs to know of a format and a rounding, in its order."""
+    """What `modes.round_one` needs to know of a format and a rounding, in its order."""
 
     mode: int
     frac_bits: int
@@ -72,13 +72,13 @@ class Target(NamedTuple):
     def endless(cls, fmt: FixedFormat, rounding: Rounding) -> Target:
         """Scalars that round values below twice the range of `fmt` to its grid, without its ends."""
         shape = (fmt.int_bits + fmt.frac_bits + 3, fmt.int_bits + 3, -float("inf"), float("inf"))
-        return cls(_MODES[rounding.mode], *shape, _kernels.SATURATE, False, rounding.random_bits)
+        return cls(_MODES[rounding.mode], *shape, modes.SATURATE, False, rounding.random_bits)
 
     def limits(self) -> tuple[float, float]:
         """Results of an overflow below and above, rounding to nearest."""
-        if self.overflow == _kernels.SATURATE:
+        if self.overflow == modes.SATURATE:
             return self.min_value, self.max_value
-        above = float("inf" if self.overflow == _kernels.INFINITY else "nan")
+        above = float("inf" if self.overflow == modes.INFINITY else "nan")
         return (-above if self.min_value < 0.0 else self.min_value), above
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from numerics import _kernels
+from numerics._kernels import facts
 from numerics.accumulator import Accumulator
 from numerics.formats import FloatFormat
 from numerics.rounding import Mode
@@ -112,10 +112,10 @@ def _fits_float32(
 def _facts(x: np.ndarray) -> tuple[float, int, int, bool]:
     flat = x.reshape(-1) if x.flags.c_contiguous else x.T.reshape(-1)
     if x.dtype == np.float32:
-        bits, unit, precision = _kernels.operand_facts_f32(flat)
+        bits, unit, precision = facts.operand_facts_f32(flat)
         if bits < _INFINITY_BITS:
             return float(np.int32(bits).view(np.float32)), int(unit), int(precision), True
-    found: tuple[Any, Any, Any, Any] = _kernels.operand_facts(flat)
+    found: tuple[Any, Any, Any, Any] = facts.operand_facts(flat)
     return float(found[0]), int(found[1]), int(found[2]), bool(found[3])
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from numerics import _kernels
+from numerics._kernels import casts
+from numerics._kernels import rounding as modes
 from numerics._target import Overflow, Target, check_seed
 from numerics.block import BLOCK_FORMATS, BlockFormat, divide_to_odd
 from numerics.formats import FixedFormat, FloatFormat, Format, parse_format
@@ -100,22 +101,22 @@ def _round(source: np.ndarray, result: np.ndarray, target: Target, seed: int, st
     """Round by the fastest kernel for the target; they agree to the bit."""
     shape, limits = target[1:5], target.limits()
     # Sums of the stochastic kernel must be exact in float64.
-    exact = target.mode == _kernels.NEAREST_EVEN or (
-        target.mode == _kernels.STOCHASTIC and target.frac_bits + target.random_bits <= 51
+    exact = target.mode == modes.NEAREST_EVEN or (
+        target.mode == modes.STOCHASTIC and target.frac_bits + target.random_bits <= 51
     )
     if target.flush or not exact:
-        _kernels.cast_any(source, result, *target, seed, stream)
-    elif target.mode == _kernels.STOCHASTIC:
-        _kernels.cast_stochastic(source, result, *shape, *limits, target.random_bits, seed, stream)
+        casts.cast_any(source, result, *target, seed, stream)
+    elif target.mode == modes.STOCHASTIC:
+        casts.cast_stochastic(source, result, *shape, *limits, target.random_bits, seed, stream)
     elif (
         source.dtype == np.float32
         and target.frac_bits <= 21
         and target.emin >= -126
         and target.max_value < 2.0 ** (104 + target.frac_bits)
     ):
-        _kernels.cast_nearest_even_f32(source, result, *shape, *limits)
+        casts.cast_nearest_even_f32(source, result, *shape, *limits)
     else:
-        _kernels.cast_nearest_even(source, result, *shape, *limits)
+        casts.cast_nearest_even(source, result, *shape, *limits)
 
 
 def axpy(
@@ -159,7 +160,7 @@ def axpy(
     out = np.empty(x.shape, np.float32)
     scalar = float(np.float32(alpha))
     flat = (np.ascontiguousarray(value).reshape(-1) for value in (x, y))
-    _kernels.axpy_any(scalar, *flat, out.reshape(-1), *target, seed, stream)
+    casts.axpy_any(scalar, *flat, out.reshape(-1), *target, seed, stream)
     if not fmt.has_minus_zero:
         out += 0.0  # no code for -0
     return out
@@ -185,7 +186,7 @@ def _cast_wrapping(
     with np.errstate(invalid="ignore"):  # infinities become NaN
         reduced = np.fmod(x.astype(np.float64), span).reshape(-1)
     rounded = np.empty_like(reduced)
-    _kernels.cast_any(reduced, rounded, *Target.endless(fmt, rounding), *key)
+    casts.cast_any(reduced, rounded, *Target.endless(fmt, rounding), *key)
     rounded -= span * np.floor((rounded - fmt.min) / span)
     out[...] = (rounded + 0.0).reshape(x.shape)
     return out

@@ -30,7 +30,7 @@ from typing import Literal, TypeAlias, cast, get_args
 import numpy as np
 from jaxtyping import Float
 
-Specials: TypeAlias = Literal["ieee", "fn", "finite", "fnuz", "p3109", "fused-top"]
+Specials: TypeAlias = Literal["ieee", "fn", "none", "fnuz", "p3109", "fused-top"]
 FixedOverflow: TypeAlias = Literal["saturate", "wrap"]
 
 _SPECIALS: tuple[Specials, ...] = get_args(Specials)
@@ -39,11 +39,11 @@ _LISTED_BITS = 16  # formats of at most so many bits list their values
 # Without a suffix these mean the OCP formats [OFP8]_, [MX]_, as people write them.
 _BARE: dict[tuple[int, int], Specials] = {
     (4, 3): "fn",
-    (2, 1): "finite",
-    (2, 3): "finite",
-    (3, 2): "finite",
+    (2, 1): "none",
+    (2, 3): "none",
+    (3, 2): "none",
 }
-_FLOAT_TEXT = re.compile(r"(u?)e(\d+)m(\d+)(ieee|fnuz|fn|finite|p3109|fused-top)?(?:b(-?\d+))?(-flush)?")
+_FLOAT_TEXT = re.compile(r"(u?)e(\d+)m(\d+)(ieee|fnuz|fn|none|p3109|fused-top)?(?:b(-?\d+))?(-flush)?")
 _FIXED_TEXT = re.compile(r"([su])(\d+)\.(\d+)(-wrap)?")
 _INTEGER_TEXT = re.compile(r"(u?)int(\d+)(-wrap)?")
 
@@ -94,7 +94,7 @@ class FloatFormat:
         ``"p3109"``.
     specials
         ``"ieee"``: the top exponent field holds infinities and NaNs. ``"fn"``: one NaN per sign, no
-        infinity. ``"finite"``: every code is a number. ``"fnuz"`` [FNUZ]_: one zero, one NaN at the
+        infinity. ``"none"``: every code is a number. ``"fnuz"`` [FNUZ]_: one zero, one NaN at the
         code of -0, no infinity. ``"p3109"`` [P3109]_: the same NaN, and infinities at the code of
         largest magnitude of each sign. ``"fused-top"`` [DLFloat]_: the code of largest magnitude of
         each sign is "infinity or NaN"; it reads as NaN, and an overflow gives it.
@@ -144,7 +144,7 @@ class FloatFormat:
 
     @classmethod
     def parse(cls, text: str) -> FloatFormat:
-        """Read ``e5m2``, ``e4m3fn``, ``e4m3finiteb4``, ``e6m9-flush`` or a name such as ``bf16``."""
+        """Read ``e5m2``, ``e4m3fn``, ``e4m3noneb4``, ``e6m9-flush`` or a name such as ``bf16``."""
         key = text.strip().lower()
         if (named := _NAMED.get(key)) is not None:
             return named
@@ -223,7 +223,7 @@ class FloatFormat:
     @property
     def has_nan(self) -> bool:
         """Whether the format has a code for NaN."""
-        return self.specials != "finite"
+        return self.specials != "none"
 
     @property
     def has_minus_zero(self) -> bool:
@@ -426,10 +426,10 @@ def _parsed(text: str) -> Format:
 
 E4M3 = FloatFormat(exp_bits=4, frac_bits=3, specials="fn")  #: [OFP8]_
 E5M2 = FloatFormat(exp_bits=5, frac_bits=2)  #: [OFP8]_, and the FP8 of [Wang18]_
-E2M1 = FloatFormat(exp_bits=2, frac_bits=1, specials="finite")  #: FP4 of [MX]_
-E2M3 = FloatFormat(exp_bits=2, frac_bits=3, specials="finite")  #: FP6 of [MX]_
-E3M2 = FloatFormat(exp_bits=3, frac_bits=2, specials="finite")  #: FP6 of [MX]_
-HFP8 = FloatFormat(exp_bits=4, frac_bits=3, bias=4, specials="finite")  #: forward format of [HFP8]_
+E2M1 = FloatFormat(exp_bits=2, frac_bits=1, specials="none")  #: FP4 of [MX]_
+E2M3 = FloatFormat(exp_bits=2, frac_bits=3, specials="none")  #: FP6 of [MX]_
+E3M2 = FloatFormat(exp_bits=3, frac_bits=2, specials="none")  #: FP6 of [MX]_
+HFP8 = FloatFormat(exp_bits=4, frac_bits=3, bias=4, specials="none")  #: forward format of [HFP8]_
 E6M9 = FloatFormat(exp_bits=6, frac_bits=9)  #: the FP16 accumulator of [Wang18]_
 BINARY16 = FloatFormat(exp_bits=5, frac_bits=10)
 BFLOAT16 = FloatFormat(exp_bits=8, frac_bits=7)

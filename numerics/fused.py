@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from numerics import _adder_kernels
+from numerics._kernels import fused as kernels
 from numerics._target import Target
 from numerics.accumulator import read_options, whole
 from numerics.formats import FloatFormat
@@ -203,7 +203,7 @@ def fused(
     right, right_exp = _split("b", b, formats[1])
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
     product_bits = formats[0].frac_bits + formats[1].frac_bits
-    _adder_kernels.gemm_fused(
+    kernels.gemm_fused(
         a,
         b,
         left,
@@ -229,7 +229,7 @@ def _split(name: str, x: np.ndarray, fmt: FloatFormat) -> tuple[np.ndarray, np.n
             f"{name} must hold values of {fmt}, got {'inf' if infinite else 'nan'}; round it first"
         )
     significand, exponent = np.empty(x.shape, np.int64), np.empty(x.shape, np.int64)
-    bad = _adder_kernels.split_operand(
+    bad = kernels.split_operand(
         x.reshape(-1), fmt.frac_bits, fmt.emin, fmt.max, significand.reshape(-1), exponent.reshape(-1)
     )
     if bad >= 0:

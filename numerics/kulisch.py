@@ -12,7 +12,7 @@ from math import frexp
 
 import numpy as np
 
-from numerics import _adder_kernels, _kernels
+from numerics._kernels import facts, kulisch
 from numerics._target import Target
 from numerics.accumulator import Accumulator, read_options
 from numerics.certificate import Certificate
@@ -80,8 +80,8 @@ def exact(a: np.ndarray, b: np.ndarray, accumulator: ExactAccumulator, seed: int
     """``a @ b`` for checked operands, neither of them empty; (m, n) float32."""
     Certificate.of(a, b, Accumulator(accumulator.output))  # raises unless products are exact in float64
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    a_max, a_unit = _kernels.operand_facts(a.reshape(-1))[:2]
-    b_max, b_unit = _kernels.operand_facts(b.reshape(-1))[:2]
+    a_max, a_unit = facts.operand_facts(a.reshape(-1))[:2]
+    b_max, b_unit = facts.operand_facts(b.reshape(-1))[:2]
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
     zero = a_max == 0.0 or b_max == 0.0
     # Two empty limbs and 53 places below the last bit of any product; sums of 2**30 products above.
@@ -89,5 +89,5 @@ def exact(a: np.ndarray, b: np.ndarray, accumulator: ExactAccumulator, seed: int
     top = 0 if zero else frexp(a_max)[1] + frexp(b_max)[1] + 32
     target = tuple(Target.of(accumulator.output, accumulator.rounding))
     limbs = (top - base) // 32 + 4
-    _adder_kernels.gemm_kulisch(a, b, out, base, limbs, target, seed, stream)
+    kulisch.gemm_kulisch(a, b, out, base, limbs, target, seed, stream)
     return out

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float, UInt, UInt8
 
-from numerics import _pack_kernels
+from numerics._kernels import packing
 from numerics._target import Overflow
 from numerics.codes import decode, encode
 from numerics.formats import Format, parse_format
@@ -136,7 +136,7 @@ class PackedTensor:
             data = flat.astype("<u2").view(np.uint8)
         else:
             data = np.zeros(_bytes_of(flat.size, bits), np.uint8)
-            kernel = _pack_kernels.pack_narrow if bits < 8 else _pack_kernels.pack_wide
+            kernel = packing.pack_narrow if bits < 8 else packing.pack_wide
             if int(kernel(flat, data, bits)) >> bits:  # the union of the codes: checked in the same pass
                 _check_codes(codes, bits)
         return cls(data=data, bits=bits, shape=codes.shape, format=fmt)
@@ -165,7 +165,7 @@ class PackedTensor:
         if self.bits == 16:
             return self.data.view("<u2").astype(np.uint16).reshape(self.shape)
         out = np.empty(prod(self.shape), _code_dtype(self.bits))
-        kernel = _pack_kernels.unpack_narrow if self.bits < 8 else _pack_kernels.unpack_wide
+        kernel = packing.unpack_narrow if self.bits < 8 else packing.unpack_wide
         kernel(self.data, out, self.bits)
         return out.reshape(self.shape)
 
@@ -202,7 +202,7 @@ class PackedTensor:
             )
         # The kernels move bits, so that the payload of a NaN is as in the table.
         word = np.dtype(f"u{table.itemsize}")
-        kernel = _pack_kernels.decode_narrow if self.bits <= 8 else _pack_kernels.decode_wide
+        kernel = packing.decode_narrow if self.bits <= 8 else packing.decode_wide
         kernel(self.data, out.reshape(-1).view(word), self.bits, table.view(word))
         return out
 

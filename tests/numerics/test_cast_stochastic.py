@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numerics import _kernels, cast, parse_format
+from numerics import cast, parse_format
+from numerics._kernels import random, rounding
 from numerics._target import Target
 from numerics.rounding import Mode, Rounding
 from oracles.philox import philox4x32, random_word
@@ -29,7 +30,7 @@ KNOWN_ANSWERS = [  # Random123, kat_vectors
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN_ANSWERS)
 def test_philox_gives_the_known_answers_of_random123(counter, key, words):
     arguments = [np.uint32(word) for word in (*counter, *key)]
-    assert tuple(int(word) for word in _kernels.philox(*arguments)) == words
+    assert tuple(int(word) for word in random.philox(*arguments)) == words
 
 
 @given(
@@ -39,14 +40,14 @@ def test_philox_gives_the_known_answers_of_random123(counter, key, words):
     stream=st.integers(0, 2**63 - 1),
 )
 def test_words_are_those_of_the_documented_counter(element, step, seed, stream):
-    assert int(_kernels.random_word(element, step, *_kernels.stream_key(seed, stream))) == random_word(
+    assert int(random.random_word(element, step, *random.stream_key(seed, stream))) == random_word(
         element, step, seed, stream
     )
 
 
 @given(counter=st.tuples(*[st.integers(0, 2**32 - 1)] * 4), key=st.tuples(*[st.integers(0, 2**32 - 1)] * 2))
 def test_philox_agrees_with_plain_integers(counter, key):
-    words = _kernels.philox(*(np.uint32(word) for word in (*counter, *key)))
+    words = random.philox(*(np.uint32(word) for word in (*counter, *key)))
     assert tuple(int(word) for word in words) == philox4x32(counter, key)
 
 
@@ -60,7 +61,7 @@ def test_every_random_word_gives_the_result_of_the_definition(text, bits):
             # The lower bits of the word must not matter.
             for low in (0, (1 << (32 - bits)) - 1):
                 word = np.uint32((draw << (32 - bits)) | low)
-                result = _kernels.round_one(x, *target[:-1], word, bits)
+                result = rounding.round_one(x, *target[:-1], word, bits)
                 assert result == round_rational(float(x), fmt, "stochastic", draw=(bits, draw))
 
 
@@ -72,7 +73,7 @@ def test_the_probability_of_rounding_up_is_the_discarded_part_cut_to_r_bits(bits
         share = (Fraction(x) - low) / (high - low)
         target = Target.of(fmt, Rounding(mode=Mode.STOCHASTIC, random_bits=bits))
         words = [np.uint32(draw << (32 - bits)) for draw in range(1 << bits)]
-        ups = sum(_kernels.round_one(x, *target[:-1], word, bits) == high for word in words)
+        ups = sum(rounding.round_one(x, *target[:-1], word, bits) == high for word in words)
         assert Fraction(ups, 1 << bits) == Fraction(int(share * 2**bits), 1 << bits)
 
 

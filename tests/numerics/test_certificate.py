@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics import Accumulator, Certificate, _kernels, matmul
+from numerics import Accumulator, Certificate, matmul
+from numerics._kernels import loops
 from numerics._target import Target
 from oracles.rational import dot_rational, matmul_rational
 from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
@@ -18,7 +19,7 @@ def exact_kernel(a, b, accumulator, seed=0, stream=0):
     chunk = min(accumulator.chunk or a.shape[1], a.shape[1])
     target = Target.of(accumulator.format, accumulator.rounding)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    _kernels.gemm_exact(a, b, out, chunk, *target, seed, stream)
+    loops.gemm_exact(a, b, out, chunk, *target, seed, stream)
     return out
 
 
@@ -75,7 +76,7 @@ def test_a_certified_path_and_the_exact_kernel_agree(left, right, fmt, kind, sha
 @settings(max_examples=200)
 @given(
     operand=st.sampled_from(["e4m3fn", "e5m2", "e2m1", "fp16"]),
-    fmt=st.sampled_from(["e6m9", "e8m2", "e6m3", "e8m23", "e7m0finite"]),
+    fmt=st.sampled_from(["e6m9", "e8m2", "e6m3", "e8m23", "e7m0none"]),
     kind=st.sampled_from(KINDS),
     length=st.integers(1, 30),
     chunk=st.none() | st.integers(1, 30),

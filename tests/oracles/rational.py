@@ -35,7 +35,7 @@ def last_code(fmt):
     if is_fixed(fmt):
         return (1 << (fmt.int_bits + fmt.frac_bits)) - 1
     codes = 1 << (fmt.exp_bits + fmt.frac_bits)
-    reserved = {"ieee": 1 << fmt.frac_bits, "fn": 1, "p3109": 1, "fused-top": 1, "finite": 0, "fnuz": 0}[
+    reserved = {"ieee": 1 << fmt.frac_bits, "fn": 1, "p3109": 1, "fused-top": 1, "none": 0, "fnuz": 0}[
         fmt.specials
     ]
     return codes - reserved - 1

@@ -11,13 +11,13 @@ from numerics import FixedFormat, FloatFormat, cast, parse_format
 
 OPERANDS = ["e4m3fn", "e5m2", "e3m2", "e2m1", "hfp8", "fp16", "bf16", "fp32", "s3.4"]
 ACCUMULATORS = [
-    "e6m9", "fp16", "bf16", "e8m2", "e5m2", "e4m3fn", "e6m3", "e8m23", "e4m3-flush", "e6m5b20", "e5m6finite",
+    "e6m9", "fp16", "bf16", "e8m2", "e5m2", "e4m3fn", "e6m3", "e8m23", "e4m3-flush", "e6m5b20", "e5m6none",
     "e8m13", "e4m0fn", "e8m21", "e8m22", "e5m10-flush",
 ]  # fmt: skip
 KINDS = ["normal", "cancel", "huge", "tiny", "positive", "powers", "sparse", "mixed"]
 
 
-WITH_MINUS_ZERO = ("ieee", "fn", "finite")  # if signed
+WITH_MINUS_ZERO = ("ieee", "fn", "none")  # if signed
 ALL_SPECIALS = (*WITH_MINUS_ZERO, "fnuz", "p3109", "fused-top")
 
 

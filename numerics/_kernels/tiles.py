@@ -2,7 +2,7 @@
 
 A tile keeps ``rows x vectors`` running sums in registers. Lanes run over columns; along k every sum
 keeps its order, so tiles of any shape and in any sequence give the bits of the plain loops in
-`numerics._kernels`, their twin. Left to itself the compiler keeps the sums in memory, for it cannot
+`numerics._kernels.loops`, their twin. Left to itself the compiler keeps the sums in memory, for it cannot
 tell that operands and result are apart.
 
 Operands come packed: `a` in panels of 8 rows, then 4, 2, 1 for the rest, (k, rows) each; `b` in panels

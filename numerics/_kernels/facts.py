@@ -1,0 +1,58 @@
+"""What a certificate needs to know of an operand."""
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True)
+def operand_facts(x):
+    """(largest magnitude, exponent of the least unit, significand bits, all finite) of a flat array.
+
+    The least unit is the largest power of two that divides every element. Infinities and NaNs count
+    for the last one only.
+    """
+    largest = 0.0
+    unit = np.int64(2000)
+    precision = np.int64(0)
+    finite = True
+    for i in range(x.shape[0]):
+        value = np.float64(x[i])
+        if not np.isfinite(value):
+            finite = False
+        elif value != 0.0:
+            largest = max(largest, abs(value))
+            bits = value.view(np.int64)
+            field = (bits >> 52) & 0x7FF
+            fraction = bits & 0xFFFFFFFFFFFFF
+            if field == 0:
+                field = np.int64(1)
+            else:
+                fraction |= np.int64(1) << 52
+            lowest = (np.float64(fraction & -fraction).view(np.int64) >> 52) - 1023
+            unit = min(unit, field - 1075 + lowest)
+            precision = max(precision, 53 - lowest)
+    return largest, unit, precision, finite
+
+
+@njit(cache=True)
+def operand_facts_f32(x):
+    """`operand_facts` of a float32 array without a branch, so that it vectorises.
+
+    Integers stand for floats: for finite ones the order of magnitudes is that of the bit patterns, and
+    the lowest set bit of the fraction, converted to float, tells its position by its exponent.
+    """
+    largest = np.int32(0)
+    unit = np.int32(2000)
+    precision = np.int32(0)
+    bits = x.view(np.int32)
+    for i in range(bits.shape[0]):
+        magnitude = bits[i] & np.int32(0x7FFFFFFF)
+        field = magnitude >> np.int32(23)
+        fraction = (magnitude & np.int32(0x7FFFFF)) | (np.int32(0x800000) if field > 0 else np.int32(0))
+        lowest = (np.float32(fraction & -fraction).view(np.int32) >> np.int32(23)) - np.int32(127)
+        exponent = (field if field > 1 else np.int32(1)) - np.int32(150) + lowest
+        used = magnitude > 0
+        largest = max(largest, magnitude)
+        unit = min(unit, exponent if used else np.int32(2000))
+        precision = max(precision, np.int32(24) - lowest if used else np.int32(0))
+    return largest, unit, precision
