@@ -30,7 +30,7 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
     if certificate.path == "exact" or (certificate.path == "float32-full" and config.DISABLE_JIT):
         out = np.empty((a.shape[0], b.shape[1]), np.float32)
         left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-        loops.gemm_exact(left, right, out, chunk, *target, seed, stream)
+        loops.gemm_exact(left, right, out, chunk, tuple(target), seed, stream)
         return out
     # Lanes run over columns; a result too narrow for them is computed transposed, with the same sums.
     flip = b.shape[1] < 2 * tiles.LANES_32 and a.shape[0] > b.shape[1]

@@ -13,7 +13,7 @@ from numerics._kernels import rounding as modes
 from numerics._target import Overflow, Target, check_seed
 from numerics.block import BLOCK_FORMATS, BlockFormat, divide_to_odd
 from numerics.formats import FixedFormat, FloatFormat, Format, parse_format
-from numerics.rounding import Rounding
+from numerics.rounding import MAX_RANDOM_BITS, Rounding
 
 _FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
@@ -100,14 +100,13 @@ def cast(
 def _round(source: np.ndarray, result: np.ndarray, target: Target, seed: int, stream: int) -> None:
     """Round by the fastest kernel for the target; they agree to the bit."""
     shape, limits = target[1:5], target.limits()
-    # Sums of the stochastic kernel must be exact in float64.
-    exact = target.mode == modes.NEAREST_EVEN or (
-        target.mode == modes.STOCHASTIC and target.frac_bits + target.random_bits <= 51
-    )
-    if target.flush or not exact:
-        casts.cast_any(source, result, *target, seed, stream)
+    if target.flush or (target.mode not in (modes.NEAREST_EVEN, modes.STOCHASTIC)):
+        casts.cast_any(source, result, tuple(target), seed, stream)
     elif target.mode == modes.STOCHASTIC:
-        casts.cast_stochastic(source, result, *shape, *limits, target.random_bits, seed, stream)
+        if target.frac_bits + (target.random_bits or MAX_RANDOM_BITS) <= 51:  # exact in float64
+            casts.cast_stochastic(source, result, tuple(target), *limits, seed, stream)
+        else:
+            casts.cast_any(source, result, tuple(target), seed, stream)
     elif (
         source.dtype == np.float32
         and target.frac_bits <= 21
@@ -160,7 +159,7 @@ def axpy(
     out = np.empty(x.shape, np.float32)
     scalar = float(np.float32(alpha))
     flat = (np.ascontiguousarray(value).reshape(-1) for value in (x, y))
-    casts.axpy_any(scalar, *flat, out.reshape(-1), *target, seed, stream)
+    casts.axpy_any(scalar, *flat, out.reshape(-1), tuple(target), seed, stream)
     if not fmt.has_minus_zero:
         out += 0.0  # no code for -0
     return out
@@ -186,7 +185,7 @@ def _cast_wrapping(
     with np.errstate(invalid="ignore"):  # infinities become NaN
         reduced = np.fmod(x.astype(np.float64), span).reshape(-1)
     rounded = np.empty_like(reduced)
-    casts.cast_any(reduced, rounded, *Target.endless(fmt, rounding), *key)
+    casts.cast_any(reduced, rounded, tuple(Target.endless(fmt, rounding)), *key)
     rounded -= span * np.floor((rounded - fmt.min) / span)
     out[...] = (rounded + 0.0).reshape(x.shape)
     return out

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-MAX_RANDOM_BITS = 24
+MAX_RANDOM_BITS = 32
 
 
 class Mode(StrEnum):
@@ -31,8 +31,9 @@ class Rounding:
     mode
         Nearest (ties to even or away), directed, to odd, or stochastic.
     random_bits
-        ``r`` of stochastic rounding (1..24): the discarded part is cut to r bits and compared with
-        r random ones, as hardware does; the bias is below ``2**-r`` of a unit in the last place.
+        ``r`` of stochastic rounding (1..32): the discarded part is cut to r bits and compared with
+        r random ones, as hardware does; the bias is below ``2**-r`` of a unit in the last place. 0 is
+        the exact one: up with the discarded part as its probability, by as many bits as decide.
 
     Examples
     --------
@@ -57,18 +58,22 @@ class Rounding:
         except ValueError:
             raise ValueError(f"mode must be one of {', '.join(Mode)}; got {self.mode!r}") from None
         if self.mode is Mode.STOCHASTIC:
-            if not 1 <= self.random_bits <= MAX_RANDOM_BITS:
-                raise ValueError(f"random_bits must be in 1..{MAX_RANDOM_BITS}, got {self.random_bits}")
+            if not 0 <= self.random_bits <= MAX_RANDOM_BITS:
+                raise ValueError(
+                    f"random_bits must be in 1..{MAX_RANDOM_BITS}, or 0 for exact, got {self.random_bits}"
+                )
         elif self.random_bits:
             raise ValueError(f"random_bits belongs to stochastic rounding, got {self.random_bits}")
 
     @classmethod
     def parse(cls, text: str | Rounding) -> Rounding:
-        """Read ``nearest-even``, ..., ``stochastic`` (24 random bits) or ``stochastic:<bits>``."""
+        """Read ``nearest-even``, ..., ``stochastic`` (exact) or ``stochastic:<bits>`` (1..32)."""
         if isinstance(text, Rounding):
             return text
         if isinstance(text, str) and (match := re.fullmatch(r"stochastic(?::(\d+))?", text.strip().lower())):
-            return cls(mode=Mode.STOCHASTIC, random_bits=int(match[1] or MAX_RANDOM_BITS))
+            if match[1] is not None and int(match[1]) == 0:
+                raise ValueError(f"random bits must be in 1..{MAX_RANDOM_BITS}, got {text!r}")
+            return cls(mode=Mode.STOCHASTIC, random_bits=int(match[1] or 0))
         try:
             mode = Mode(text.strip().lower())
         except (ValueError, AttributeError):
@@ -77,7 +82,7 @@ class Rounding:
         return cls(mode=mode)
 
     def __str__(self) -> str:
-        if self.mode is Mode.STOCHASTIC and self.random_bits != MAX_RANDOM_BITS:
+        if self.mode is Mode.STOCHASTIC and self.random_bits:
             return f"stochastic:{self.random_bits}"
         return str(self.mode)
 
@@ -93,4 +98,4 @@ Rounding.TOWARD_ZERO = Rounding(mode=Mode.TOWARD_ZERO)
 Rounding.DOWN = Rounding(mode=Mode.DOWN)
 Rounding.UP = Rounding(mode=Mode.UP)
 Rounding.TO_ODD = Rounding(mode=Mode.TO_ODD)
-Rounding.STOCHASTIC = Rounding(mode=Mode.STOCHASTIC, random_bits=MAX_RANDOM_BITS)
+Rounding.STOCHASTIC = Rounding(mode=Mode.STOCHASTIC, random_bits=0)

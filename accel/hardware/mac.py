@@ -23,6 +23,7 @@ from accel.hardware._data import load
 from accel.hardware.technology import BASE_NODE_NM, logic_scale
 from numerics.accumulator import Accumulator
 from numerics.formats import FloatFormat, Format, parse_format
+from numerics.rounding import MAX_RANDOM_BITS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +172,9 @@ def _mac_cost(a: FloatFormat, w: FloatFormat, accumulator: Accumulator, node_nm:
     calibration = data["calibration"]
     supply = (calibration["voltage_v"] / data["voltage_v"]) ** 2
     energy_pj: float = energy_fj * 1e-3 * calibration["kappa"] * supply
-    if random_bits := accumulator.rounding.random_bits:
+    random_bits = 0
+    if accumulator.rounding.is_stochastic:
+        random_bits = accumulator.rounding.random_bits or MAX_RANDOM_BITS
         adder, register = data["stochastic"], data["register"]
         area_um2 += random_bits * (adder["adder_area_um2"] + register["area_um2"])
         adder_pj = adder["adder_energy_fj"] * 1e-3 * calibration["kappa"] * supply

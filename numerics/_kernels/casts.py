@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from numerics._kernels.random import fill_words, random_word, stream_key
-from numerics._kernels.rounding import STOCHASTIC, round_one, sum_to_odd
+from numerics._kernels.random import fill_words, stream_key
+from numerics._kernels.rounding import EXACT, round_sum
 
 _EXPONENT_64 = np.int64(0x7FF0000000000000)
 _HALF_64 = np.int64(0x0008000000000000)
@@ -12,16 +12,11 @@ _SIGN_64 = np.int64(-0x8000000000000000)
 
 
 @njit(cache=True)
-def cast_any(x, out, mode, frac_bits, emin, min_value, max_value, overflow, flush, random_bits, seed, stream):
-    """Round every element of a flat array; element i uses word i of the stream."""
-    word = np.uint32(0)
+def cast_any(x, out, target, seed, stream):
+    """Round every element of a flat array; element i uses the words of element i of the stream."""
     k0, k1 = stream_key(seed, stream)
     for i in range(x.shape[0]):
-        if mode == STOCHASTIC:
-            word = random_word(0, i, k0, k1)
-        out[i] = round_one(
-            np.float64(x[i]), mode, frac_bits, emin, min_value, max_value, overflow, flush, word, random_bits
-        )
+        out[i] = round_sum(np.float64(x[i]), -0.0, target, False, i, 0, k0, k1)  # keeps the sign of a zero
 
 
 @njit(cache=True)
@@ -79,51 +74,54 @@ _BLOCK = 1024  # elements whose random words are made at a time
 
 
 @njit(cache=True)
-def cast_stochastic(x, out, frac_bits, emin, min_value, max_value, below, above, random_bits, seed, stream):
+def cast_stochastic(x, out, target, below, above, seed, stream):
     """Stochastic rounding with subnormals, without a branch: the results of `cast_any`.
 
-    The discarded part is cut to `random_bits` bits by a floor, the random ones are added as an integer,
-    and a second floor keeps the carry; all of it is exact in float64.
+    The discarded part is cut to the random bits by a floor, the random ones are added as an integer,
+    and a second floor keeps the carry; all of it is exact in float64 if fraction and random bits, 32 for
+    an exact rounding, are at most 51. Where 32 do not decide, the general kernel does the block again.
     """
+    _, frac_bits, emin, min_value, max_value, _, _, random_bits = target
     k0, k1 = stream_key(seed, stream)
     words = np.empty(_BLOCK, np.uint32)
     least = np.int64(emin + 1023) << 52
     down = np.int64(2046 + frac_bits) << 52
-    finer, coarser = 2.0**random_bits, 2.0**-random_bits
-    drop = np.uint32(32 - random_bits)
+    bits = 32 if random_bits == EXACT else random_bits
+    finer, coarser = 2.0**bits, 2.0**-bits
+    drop = np.uint32(32 - bits)
     for first in range(0, x.shape[0], _BLOCK):
         count = min(_BLOCK, x.shape[0] - first)
         fill_words(words, first // 4, k0, k1)
+        undecided = False
         # Slices: an index that is a sum may be negative for all the compiler knows.
-        source, target = x[first : first + count], out[first : first + count]
+        source, result = x[first : first + count], out[first : first + count]
         for i in range(count):
             value = np.float64(source[i])
-            bits = value.view(np.int64)
-            field = bits & _EXPONENT_64
+            field = value.view(np.int64) & _EXPONENT_64
             field = max(least, min(field, np.int64(1223) << 52))
             # 2**-unit and 2**unit, where unit is the exponent less the fraction bits.
-            scaled = abs(value) * np.int64(down - field).view(np.float64)
-            whole = np.floor((np.floor(scaled * finer) + np.float64(words[i] >> drop)) * coarser)
-            unit = np.int64(field - (np.int64(frac_bits) << 52)).view(np.float64)
-            rounded = whole * unit
-            rounded = -rounded if bits < 0 else rounded
+            scaled = abs(value) * np.int64(down - field).view(np.float64) * finer
+            cut = np.floor(scaled)
+            summed = cut + np.float64(words[i] >> drop)
+            whole = np.floor(summed * coarser)
+            undecided |= (cut != scaled) & (summed * coarser - whole == 1.0 - coarser)
+            rounded = whole * np.int64(field - (np.int64(frac_bits) << 52)).view(np.float64)
+            rounded = -rounded if value < 0.0 else rounded
             rounded = above if rounded > max_value else rounded
             rounded = below if rounded < min_value else rounded
-            signed = np.int64(np.float64(rounded).view(np.int64) | (bits & _SIGN_64)).view(np.float64)
-            target[i] = value if value != value else signed
+            signed = np.int64(np.float64(rounded).view(np.int64) | (value.view(np.int64) & _SIGN_64))
+            result[i] = value if value != value else signed.view(np.float64)
+        if undecided and random_bits == EXACT:
+            for i in range(count):
+                result[i] = round_sum(np.float64(source[i]), -0.0, target, False, first + i, 0, k0, k1)
 
 
 @njit(cache=True)
-def axpy_any(
-    alpha, x, y, out, mode, frac_bits, emin, min_value, max_value, overflow, flush, random_bits, seed, stream
-):
-    """``out = round(alpha * x + y)`` on flat arrays; `alpha` and `x` have at most 24 bits each."""
-    word = np.uint32(0)
+def axpy_any(alpha, x, y, out, target, seed, stream):
+    """``out = round(alpha * x + y)`` on flat arrays; `alpha` and `x` have at most 24 bits each.
+
+    Element i uses the words of element i of the stream.
+    """
     k0, k1 = stream_key(seed, stream)
     for i in range(x.shape[0]):
-        if mode == STOCHASTIC:
-            word = random_word(0, i, k0, k1)
-        total = sum_to_odd(np.float64(y[i]), alpha * np.float64(x[i]))
-        out[i] = round_one(
-            total, mode, frac_bits, emin, min_value, max_value, overflow, flush, word, random_bits
-        )
+        out[i] = round_sum(np.float64(y[i]), alpha * np.float64(x[i]), target, False, i, 0, k0, k1)

@@ -4,14 +4,13 @@
 import numpy as np
 from numba import njit
 
-from numerics._kernels.ordered import COUNTERS, exponent_of, round_counting
 from numerics._kernels.random import stream_key
-from numerics._kernels.rounding import sum_to_odd
+from numerics._kernels.rounding import round_sum
 
 
 @njit(cache=True)
-def _register_value(limbs, base):
-    """Value of a register of limbs of 32 bits and weights ``2**(base + 32 i)``, to odd at 53 bits."""
+def _carried(limbs):
+    """Bring limbs of 32 bits into 0 .. 2**32 - 1, of the magnitude; returns whether they were negative."""
     carry = np.int64(0)
     for i in range(limbs.shape[0]):
         value = limbs[i] + carry
@@ -24,21 +23,45 @@ def _register_value(limbs, base):
             value = (limbs[i] ^ 0xFFFFFFFF) + carry
             limbs[i] = value & 0xFFFFFFFF
             carry = value >> 32
-    top = limbs.shape[0] - 1
-    while top > 2 and limbs[top] == 0:  # the two lowest limbs are below the last bit of any product
+    return negative
+
+
+@njit(cache=True)
+def _bits(limbs, top):
+    """The 53 bits from bit `top` down as a number below ``2**53``."""
+    number = 0.0
+    for bit in range(top, top - 53, -1):
+        number *= 2.0
+        if bit >= 0:
+            number += np.float64(limbs[bit >> 5] >> (bit & 31) & 1)
+    return number
+
+
+@njit(cache=True)
+def _register_value(limbs, base):
+    """Value of a register of limbs of weights ``2**(base + 32 i)``, as a float64 cut toward zero and the
+    rest, to odd at 53 bits.
+    """  # noqa: D205
+    negative = _carried(limbs)
+    limb = limbs.shape[0] - 1
+    while limb >= 0 and limbs[limb] == 0:
+        limb -= 1
+    if limb < 0:
+        return 0.0, 0.0
+    top = 32 * limb + 31
+    while limbs[limb] >> (top & 31) & 1 == 0:
         top -= 1
-    low = limbs[top - 2]
-    for i in range(top - 2):
-        if limbs[i] != 0:
-            low |= 1  # at least 64 bits below the leading one: a sticky bit
-    total = sum_to_odd(limbs[top] * 2.0**64, limbs[top - 1] * 2.0**32)
-    total = sum_to_odd(total, np.float64(low))
-    if total == 0.0:
-        return 0.0
+    value, rest = _bits(limbs, top), _bits(limbs, top - 53)
+    sticky = False
+    for bit in range(top - 106, -1, -1):
+        sticky = sticky or limbs[bit >> 5] >> (bit & 31) & 1 == 1
+    if sticky and rest % 2.0 == 0.0:
+        rest += 1.0
     # Far beyond every format, both ways, the exponent does not matter; it must stay in float64.
-    scale = base + 32 * (top - 2)
-    exponent = max(-900, min(900, exponent_of(total) + scale)) - exponent_of(total)
-    return (-total if negative else total) * 2.0**exponent
+    scale = 2.0 ** max(-900, min(900, base + top - 52))
+    if negative:
+        scale = -scale
+    return value * scale, rest * 2.0**-53 * scale
 
 
 @njit(cache=True)
@@ -51,7 +74,6 @@ def gemm_kulisch(a, b, out, base, limb_count, target, seed, stream):
     rows, depth = a.shape
     columns = b.shape[1]
     k0, k1 = stream_key(seed, stream)
-    counts = np.zeros(COUNTERS, np.int64)
     limbs = np.zeros(limb_count, np.int64)
     for i in range(rows):
         for j in range(columns):
@@ -77,5 +99,8 @@ def gemm_kulisch(a, b, out, base, limb_count, target, seed, stream):
                     limbs[limb] += sign * (low & 0xFFFFFFFF)
                     limbs[limb + 1] += sign * ((low >> 32) + (high & 0xFFFFFFFF))
                     limbs[limb + 2] += sign * (high >> 32)
-            total = special if special != 0.0 else _register_value(limbs, base)
-            out[i, j] = round_counting(total, target, i * columns + j, 0, k0, k1, False, counts)
+            if special != 0.0:
+                out[i, j] = round_sum(special, 0.0, target, True, i * columns + j, 0, k0, k1)
+            else:
+                value, rest = _register_value(limbs, base)
+                out[i, j] = round_sum(value, rest, target, True, i * columns + j, 0, k0, k1)

@@ -7,8 +7,8 @@ conditions of `numerics.certificate`; `gemm_exact` needs none.
 import numpy as np
 from numba import njit
 
-from numerics._kernels.random import random_word, stream_key
-from numerics._kernels.rounding import STOCHASTIC, round_one, sum_to_odd
+from numerics._kernels.random import stream_key
+from numerics._kernels.rounding import round_sum
 
 _EXPONENT_64 = np.int64(0x7FF0000000000000)
 _SIGN_64 = np.int64(-0x8000000000000000)
@@ -89,17 +89,14 @@ def gemm_f64(a, b, out, chunk, frac_bits, block):
 
 
 @njit(cache=True)
-def gemm_exact(
-    a, b, out, chunk, mode, frac_bits, emin, min_value, max_value, overflow, flush, random_bits, seed, stream
-):
-    """The same for any format, mode and data. Products must be exact in float64.
+def gemm_exact(a, b, out, chunk, target, seed, stream):
+    """The same for any target and data. Products must be exact in float64.
 
-    The random word of an addition depends on (seed, stream, output element, number of the addition):
+    The random words of an addition depend on (seed, stream, output element, number of the addition):
     products count 0, 1, 2, ..., the outer additions of a chunked sum follow from ``depth`` on.
     """
     rows, depth = a.shape
     columns = b.shape[1]
-    word = np.uint32(0)
     k0, k1 = stream_key(seed, stream)
     for i in range(rows):
         for j in range(columns):
@@ -108,27 +105,10 @@ def gemm_exact(
             for first in range(0, depth, chunk):
                 partial = 0.0
                 for k in range(first, min(first + chunk, depth)):
-                    if mode == STOCHASTIC:
-                        word = random_word(element, k, k0, k1)
-                    exact = sum_to_odd(partial, np.float64(a[i, k]) * np.float64(b[k, j]))
-                    partial = round_one(
-                        exact, mode, frac_bits, emin, min_value, max_value, overflow, flush, word, random_bits
-                    )
+                    term = np.float64(a[i, k]) * np.float64(b[k, j])
+                    partial = round_sum(partial, term, target, True, element, k, k0, k1)
                 if chunk >= depth:
                     total = partial
                 else:
-                    if mode == STOCHASTIC:
-                        word = random_word(element, depth + first // chunk, k0, k1)
-                    total = round_one(
-                        sum_to_odd(total, partial),
-                        mode,
-                        frac_bits,
-                        emin,
-                        min_value,
-                        max_value,
-                        overflow,
-                        flush,
-                        word,
-                        random_bits,
-                    )
+                    total = round_sum(total, partial, target, True, element, depth + first // chunk, k0, k1)
             out[i, j] = total

@@ -4,12 +4,13 @@
 import numpy as np
 from numba import njit
 
-from numerics._kernels.random import random_word, stream_key
-from numerics._kernels.rounding import STOCHASTIC, round_one, sum_to_odd
+from numerics._kernels.random import stream_key
+from numerics._kernels.rounding import round_sum, sum_to_odd
 
 ADDITIONS, SWAMPED, OVERFLOW, UNDERFLOW, SATURATION, SHIFT, COUNTERS = range(7)
 
 _ENDLESS = 1e300  # limit of a format without an upper end
+_NOTHING = -0.0  # to add it keeps the sign of a zero
 
 
 @njit(cache=True)
@@ -22,31 +23,9 @@ def exponent_of(x):
 
 
 @njit(cache=True)
-def round_counting(x, target, element, number, k0, k1, counting, counts):
-    """Round once, with the word of (element, number); count what it did to the range."""
-    mode, frac_bits, emin, low, high, overflow, flush, random_bits = target
-    word = np.uint32(0)
-    if mode == STOCHASTIC:
-        word = random_word(element, number, k0, k1)
-    rounded = round_one(x, mode, frac_bits, emin, low, high, overflow, flush, word, random_bits)
-    if counting and x != 0.0 and np.isfinite(x):
-        if not np.isfinite(rounded):
-            counts[OVERFLOW] += 1
-        elif x > high or x < low:
-            free = round_one(
-                x, mode, frac_bits, emin, -_ENDLESS, _ENDLESS, overflow, flush, word, random_bits
-            )
-            if free > high or free < low:
-                counts[SATURATION] += 1
-        elif rounded != x and abs(x) < 2.0**emin:
-            counts[UNDERFLOW] += 1
-    return rounded
-
-
-@njit(cache=True)
 def _add(x, y, target, element, number, k0, k1, counting, counts):
-    """``x + y`` rounded once."""
-    total = round_counting(sum_to_odd(x, y), target, element, number, k0, k1, counting, counts)
+    """``x + y`` rounded once, with the words of the addition; count what it did."""
+    total = _round_counting(x, y, target, element, number, k0, k1, counting, counts)
     if counting:
         counts[ADDITIONS] += 1
         if y != 0.0 and np.isfinite(x) and np.isfinite(y):
@@ -58,10 +37,29 @@ def _add(x, y, target, element, number, k0, k1, counting, counts):
 
 
 @njit(cache=True)
+def _round_counting(x, y, target, element, number, k0, k1, counting, counts):
+    """``x + y`` rounded once; count what it did to the range."""
+    mode, frac_bits, emin, low, high, overflow, flush, random_bits = target
+    rounded = round_sum(x, y, target, True, element, number, k0, k1)
+    total = sum_to_odd(x, y)
+    if counting and total != 0.0 and np.isfinite(total):
+        if not np.isfinite(rounded):
+            counts[OVERFLOW] += 1
+        elif total > high or total < low:
+            endless = (mode, frac_bits, emin, -_ENDLESS, _ENDLESS, overflow, flush, random_bits)
+            free = round_sum(x, y, endless, True, element, number, k0, k1)
+            if free > high or free < low:
+                counts[SATURATION] += 1
+        elif rounded != total and abs(total) < 2.0**emin:
+            counts[UNDERFLOW] += 1
+    return rounded
+
+
+@njit(cache=True)
 def _tree(values, count, first, target, element, k0, k1, counting, counts):
     """Adder tree over ``values[:count]``, the products from number `first` on; level by level."""
     if count == 1:
-        return round_counting(values[0], target, element, first, k0, k1, counting, counts)
+        return _round_counting(values[0], _NOTHING, target, element, first, k0, k1, counting, counts)
     step = 1
     while step < count:
         for left in range(0, count - step, 2 * step):
@@ -99,8 +97,8 @@ def gemm_ordered(
                     term = np.float64(a[i, k]) * np.float64(b[k, j])
                     if rounds_product:
                         counter = depth + chunks * lanes + k
-                        term = round_counting(
-                            term, product_target, element, counter, k0, k1, counting, counts
+                        term = _round_counting(
+                            term, _NOTHING, product_target, element, counter, k0, k1, counting, counts
                         )
                     if pairwise:
                         values[k - first] = term

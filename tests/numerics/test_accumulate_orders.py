@@ -1,5 +1,7 @@
 """Rounded products, outer registers, lanes and trees: bit for bit the sums of the definition."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,9 +9,9 @@ from hypothesis import strategies as st
 
 from numerics import Accumulator, Rounding, cast, dot, matmul
 from oracles.orders import Rounder, sum_rational
-from oracles.philox import random_word
+from oracles.philox import sum_draws
 from oracles.rational import DETERMINISTIC
-from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
+from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, STOCHASTIC_TEXTS, draw_operands, float_formats
 
 COUNTS = ("additions", "swamped", "overflow", "underflow", "saturation", "max_shift")
 modes = st.sampled_from(DETERMINISTIC) | st.just("nearest-even")
@@ -22,7 +24,7 @@ def judge(a, b, acc, seed=0, stream=0):
         row = []
         for j in range(b.shape[1]):
             element = i * b.shape[1] + j
-            rounder = Rounder(lambda number, element=element: random_word(element, number, seed, stream))
+            rounder = Rounder(lambda bits, element=element: partial(sum_draws(seed, stream, bits), element))
             row.append(sum_rational(a[i].tolist(), b[:, j].tolist(), acc, rounder))
             for name in COUNTS:
                 merge = max if name == "max_shift" else lambda x, y: x + y
@@ -73,7 +75,7 @@ def test_every_element_and_every_count_is_that_of_the_definition(left, right, ac
 
 @settings(max_examples=200)
 @given(
-    acc=accumulators(modes | st.integers(1, 24).map(lambda bits: f"stochastic:{bits}")),
+    acc=accumulators(modes | STOCHASTIC_TEXTS),
     stream=st.integers(0, 2**63 - 1),
     **cases,
 )

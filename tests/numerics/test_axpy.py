@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numerics import axpy
-from oracles.philox import random_word
+from oracles.philox import cast_draws
 from oracles.rational import DETERMINISTIC, exact_sum, round_rational
 from oracles.strategies import float_formats, hard_values
 
@@ -53,7 +53,7 @@ def test_one_rounding_of_the_exact_value(fmt, mode, seed):
 @given(fmt=signed_formats, bits=st.integers(1, 24), seed=st.integers(0, 2**63 - 1), stream=st.integers(0, 99))
 def test_stochastic_with_the_word_of_the_element(fmt, bits, seed, stream):
     alpha, x, y = operands(fmt, seed)
-    draws = [(bits, random_word(0, i, seed, stream) >> (32 - bits)) for i in range(len(x))]
+    draws = [cast_draws(seed, stream, bits)(i) for i in range(len(x))]
     rounded = axpy(alpha, x, y, fmt, rounding=f"stochastic:{bits}", seed=seed, stream=stream)
     np.testing.assert_array_equal(rounded, expected_axpy(alpha, x, y, fmt, "stochastic", draws))
 

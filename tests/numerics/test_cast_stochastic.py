@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numerics import cast, parse_format
-from numerics._kernels import random, rounding
+from numerics._kernels import random
 from numerics._target import Target
-from numerics.rounding import Mode, Rounding
-from oracles.philox import philox4x32, random_word
+from numerics.rounding import Rounding
+from oracles.philox import cast_draws, cast_word, philox4x32, sum_word
 from oracles.rational import neighbours, round_rational
 from oracles.strategies import formats, hard_values
 from oracles.table import magnitudes
@@ -35,14 +35,15 @@ def test_philox_gives_the_known_answers_of_random123(counter, key, words):
 
 @given(
     element=st.integers(0, 2**40),
-    step=st.integers(0, 2**33),
+    number=st.integers(0, 2**33),
+    page=st.integers(0, 3),
     seed=st.integers(0, 2**63 - 1),
     stream=st.integers(0, 2**63 - 1),
 )
-def test_words_are_those_of_the_documented_counter(element, step, seed, stream):
-    assert int(random.random_word(element, step, *random.stream_key(seed, stream))) == random_word(
-        element, step, seed, stream
-    )
+def test_words_are_those_of_the_documented_counters(element, number, page, seed, stream):
+    key = random.stream_key(seed, stream)
+    assert int(random.cast_word(element, page, *key)) == cast_word(element, page, seed, stream)
+    assert int(random.sum_word(element, number, page, *key)) == sum_word(element, number, page, seed, stream)
 
 
 @given(counter=st.tuples(*[st.integers(0, 2**32 - 1)] * 4), key=st.tuples(*[st.integers(0, 2**32 - 1)] * 2))
@@ -51,48 +52,108 @@ def test_philox_agrees_with_plain_integers(counter, key):
     assert tuple(int(word) for word in words) == philox4x32(counter, key)
 
 
+def keys_by_draw(bits, count):
+    """A stream for each value of the first `bits` random bits of element 0."""
+    found = {}
+    for stream in range(count):
+        found.setdefault(cast_word(0, 0, 1, stream) >> (32 - bits), stream)
+    return found
+
+
 @pytest.mark.parametrize("bits", [1, 2, 3, 5])
 @pytest.mark.parametrize("text", ["e4m3fn", "e5m2", "e2m1", "e4m3-flush", "s3.4", "ue4m4"])
-def test_every_random_word_gives_the_result_of_the_definition(text, bits):
+def test_every_random_number_gives_the_result_of_the_definition(text, bits):
     fmt = parse_format(text)
-    target = Target.of(fmt, Rounding(mode=Mode.STOCHASTIC, random_bits=bits))
+    streams = keys_by_draw(bits, 400)
+    assert len(streams) == 1 << bits
     for x in hard_values(fmt, np.random.default_rng(bits), 40):
-        for draw in range(1 << bits):
-            # The lower bits of the word must not matter.
-            for low in (0, (1 << (32 - bits)) - 1):
-                word = np.uint32((draw << (32 - bits)) | low)
-                result = rounding.round_one(x, *target[:-1], word, bits)
-                assert result == round_rational(float(x), fmt, "stochastic", draw=(bits, draw))
+        for draw, stream in streams.items():
+            result = cast(np.array([x]), fmt, rounding=f"stochastic:{bits}", seed=1, stream=stream)[0]
+            assert result == round_rational(float(x), fmt, "stochastic", draw=(bits, draw))
 
 
-@pytest.mark.parametrize("bits", [1, 4, 10])
+@pytest.mark.parametrize("bits", [1, 4, 7])
 def test_the_probability_of_rounding_up_is_the_discarded_part_cut_to_r_bits(bits):
     fmt = parse_format("e5m2")
+    streams = keys_by_draw(bits, 3000)
+    assert len(streams) == 1 << bits
     for x in (1.0625, 1.2, 3.0001, 2.0**-17, 1e-5):
         low, high, _ = neighbours(Fraction(x), fmt)
         share = (Fraction(x) - low) / (high - low)
-        target = Target.of(fmt, Rounding(mode=Mode.STOCHASTIC, random_bits=bits))
-        words = [np.uint32(draw << (32 - bits)) for draw in range(1 << bits)]
-        ups = sum(rounding.round_one(x, *target[:-1], word, bits) == high for word in words)
+        ups = sum(
+            cast(np.array([x]), fmt, rounding=f"stochastic:{bits}", seed=1, stream=stream)[0] == high
+            for stream in streams.values()
+        )
         assert Fraction(ups, 1 << bits) == Fraction(int(share * 2**bits), 1 << bits)
 
 
+def complement_of_first_words(pages, seed, stream, place):
+    """The number whose 32-bit digits are the complements of the words of the first pages, as a Fraction."""
+    return sum(
+        Fraction(0xFFFFFFFF - place(page, seed, stream), 1 << (32 * (page + 1))) for page in range(pages)
+    )
+
+
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("pages", [1, 2])
+def test_an_exact_rounding_takes_more_words_where_32_bits_do_not_decide(pages, above):
+    # 1 + d with d in the quarter between 1 and 1.25, whose first word equals the complement of the random
+    # one, so that later words decide; float64 holds d as far as it matters.
+    for stream in range(20):
+        edge = complement_of_first_words(pages, 5, stream, lambda page, *key: cast_word(0, page, *key))
+        digits = 40 if pages == 1 else 50
+        d = Fraction(int(edge * 2**digits) + above, 1 << digits)
+        if not 0 < d < 1:
+            continue
+        x = 1.0 + float(d) * 0.25
+        exact = (Fraction(x) - 1) * 4
+        draw = cast_draws(5, stream, 0)(0)
+        expected = round_rational(x, parse_format("e5m2"), "stochastic", draw=draw)
+        assert expected == (1.25 if exact * 2**128 + draw[1] >= 2**128 else 1.0)
+        for padded in (np.array([x]), np.full(5, x)):
+            assert cast(padded, "e5m2", rounding="stochastic", seed=5, stream=stream)[0] == expected
+
+
+def test_an_exact_sum_takes_the_error_of_its_float64_into_account():
+    # The sum is 1 + d + tiny with a tiny far below float64: where d alone is no carry, d + tiny may be.
+    from numerics._kernels.random import stream_key
+    from numerics._kernels.rounding import round_sum
+
+    target = tuple(Target.of(parse_format("e5m2"), Rounding.STOCHASTIC))
+    moved = 0
+    for stream in range(40):
+        first = 0xFFFFFFFF - sum_word(0, 0, 0, 3, stream)
+        a = 1.0 + first * 2.0**-34  # its digits equal the complement of the first word: undecided so far
+        for tiny in (2.0**-60, 2.0**-400, -(2.0**-60), -(2.0**-400)):
+            exact = Fraction(a) + Fraction(tiny)
+            if exact <= 1:
+                continue
+            got = round_sum(a, tiny, target, True, 0, 0, *stream_key(3, stream))
+            # A positive tiny is less than the next words, but for a chance of 2**-26; a negative one borrows.
+            assert got == round_rational(exact, parse_format("e5m2"), "stochastic", draw=sum_draws_0(stream))
+            moved += got == 1.25
+    assert moved == 0
+
+
+def sum_draws_0(stream):
+    words = [sum_word(0, 0, page, 3, stream) for page in range(16)]
+    return 512, sum(word << (480 - 32 * page) for page, word in enumerate(words))
+
+
 @given(
-    fmt=formats(), bits=st.integers(1, 24), seed=st.integers(0, 2**63 - 1), stream=st.integers(0, 2**63 - 1)
+    fmt=formats(), bits=st.integers(0, 32), seed=st.integers(0, 2**63 - 1), stream=st.integers(0, 2**63 - 1)
 )
-def test_element_i_is_rounded_with_the_word_of_counter_i(fmt, bits, seed, stream):
+def test_element_i_is_rounded_with_its_own_words(fmt, bits, seed, stream):
     x = hard_values(fmt, np.random.default_rng(seed), 15)
-    rounded = cast(x, fmt, rounding=f"stochastic:{bits}", seed=seed, stream=stream)
-    words = [random_word(0, i, seed, stream) >> (32 - bits) for i in range(len(x))]
-    expected = [
-        round_rational(float(value), fmt, "stochastic", draw=(bits, word))
-        for value, word in zip(x, words, strict=True)
-    ]
+    rounding = f"stochastic:{bits}" if bits else "stochastic"
+    rounded = cast(x, fmt, rounding=rounding, seed=seed, stream=stream)
+    draws = cast_draws(seed, stream, bits)
+    expected = [round_rational(float(v), fmt, "stochastic", draw=draws(i)) for i, v in enumerate(x)]
     np.testing.assert_array_equal(rounded, expected)
 
 
 @pytest.mark.parametrize("text", ["e4m3fn", "e2m1", "s3.4", "e5m2-flush"])
-@pytest.mark.parametrize("bits", [1, 24])
+@pytest.mark.parametrize("bits", [1, 24, 32])
 def test_values_of_the_format_never_move(text, bits):
     grid = magnitudes(parse_format(text))
     x = np.tile(grid[grid <= parse_format(text).max], 50)

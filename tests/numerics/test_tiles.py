@@ -136,7 +136,7 @@ def test_sums_that_overflow_underflow_or_are_no_numbers_are_those_of_the_exact_k
     accumulator = Accumulator(text, chunk=chunk)
     expected = np.empty((m, n), np.float32)
     target = Target.of(accumulator.format, accumulator.rounding)
-    loops.gemm_exact(a, b, expected, min(chunk or k, k), *target, 0, 0)
+    loops.gemm_exact(a, b, expected, min(chunk or k, k), tuple(target), 0, 0)
     got = matmul(a, b, accumulator)
     nan = np.isnan(expected)
     np.testing.assert_array_equal(np.isnan(got), nan)

@@ -20,15 +20,14 @@ def exact_product(x, y):
 
 
 class Rounder:
-    """Roundings with their random words, and what they did, counted."""
+    """Roundings with their random numbers, and what they did, counted."""
 
-    def __init__(self, words=None):
-        self.words = words
+    def __init__(self, draws=None):
+        self.draws = draws
         self.counts = Counter()
 
     def round(self, x, fmt, rounding, number):
-        bits = rounding.random_bits
-        draw = (bits, self.words(number) >> (32 - bits)) if rounding.is_stochastic else None
+        draw = self.draws(rounding.random_bits)(number) if rounding.is_stochastic else None
         mode = rounding.mode.value
         rounded = round_rational(x, fmt, mode, draw=draw)
         if x != 0 and (isinstance(x, Fraction) or math.isfinite(x)):
@@ -48,7 +47,7 @@ class Rounder:
                     "down": x < 0 and share > 0,
                     "up": x > 0 and share > 0,
                     "to-odd": share > 0 and (low // unit) % 2 == 0,
-                    "stochastic": draw and math.floor(share * 2**bits) + draw[1] >= 2**bits,
+                    "stochastic": draw and math.floor(share * 2 ** draw[0]) + draw[1] >= 2 ** draw[0],
                 }[mode]
                 self.counts["saturation"] += low > largest(fmt) or bool(outwards)
             elif rounded != x and abs(x) < Fraction(2) ** (1 - fmt.bias):

@@ -20,13 +20,43 @@ def philox4x32(counter, key):
     return x0, x1, x2, x3
 
 
-def random_word(element, step, seed, stream):
-    """Word of addition `step` of `element`: four steps share one counter, one lane each."""
-    key = philox4x32((stream & MASK, stream >> 32, 0, 0), (seed & MASK, seed >> 32))[:2]
-    counter = (element & MASK, element >> 32, step // 4 & MASK, step // 4 >> 32)
-    return philox4x32(counter, key)[step % 4]
+def stream_key(seed, stream):
+    """Key of a stream."""
+    return philox4x32((stream & MASK, stream >> 32, 0, 0), (seed & MASK, seed >> 32))[:2]
 
 
-def draws(seed, stream, bits):
-    """Draw function ``(element, step) -> (bits, value)``: the high bits of the word."""
-    return lambda element, step: (bits, random_word(element, step, seed, stream) >> (32 - bits))
+def cast_word(element, page, seed, stream):
+    """Word of an element of a cast: four elements share one counter, one lane each."""
+    counter = (page, 0, element // 4 & MASK, element // 4 >> 32)
+    return philox4x32(counter, stream_key(seed, stream))[element % 4]
+
+
+def mixed(x):
+    """Finalizer of MurmurHash3, 32 bits."""
+    x = (x ^ x >> 16) * 0x85EBCA6B & MASK
+    x = (x ^ x >> 13) * 0xC2B2AE35 & MASK
+    return x ^ x >> 16
+
+
+def sum_word(element, number, page, seed, stream):
+    """Word of addition `number` of an output element: a multiply-add hash, drawn anew for each number."""
+    counter = (number & MASK, number >> 32, page, 1 << 31)
+    a, b = philox4x32(counter, stream_key(seed, stream))[:2]
+    return ((a | 1) * mixed((element & MASK) ^ mixed(element >> 32)) + b) & MASK
+
+
+def draw_of(word_of_page, bits):
+    """``(bits, value)`` from the top of the first word; without bits, 128 of them from four pages."""
+    if bits:
+        return bits, word_of_page(0) >> (32 - bits)
+    return 128, sum(word_of_page(page) << (96 - 32 * page) for page in range(4))
+
+
+def cast_draws(seed, stream, bits):
+    """Draw of an element of a cast."""
+    return lambda element: draw_of(lambda page: cast_word(element, page, seed, stream), bits)
+
+
+def sum_draws(seed, stream, bits):
+    """Draw of an addition, by output element and number."""
+    return lambda element, number: draw_of(lambda page: sum_word(element, number, page, seed, stream), bits)

@@ -16,6 +16,7 @@ ACCUMULATORS = [
 ]  # fmt: skip
 KINDS = ["normal", "cancel", "huge", "tiny", "positive", "powers", "sparse", "mixed"]
 
+STOCHASTIC_TEXTS = st.just("stochastic") | st.integers(1, 32).map(lambda bits: f"stochastic:{bits}")
 
 WITH_MINUS_ZERO = ("ieee", "fn", "none")  # if signed
 ALL_SPECIALS = (*WITH_MINUS_ZERO, "fnuz", "p3109", "fused-top")
