@@ -48,7 +48,7 @@ def ordered(
     Certificate.of(a, b, Accumulator(accumulator.format))  # raises unless products are exact in float64
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
     counts = np.zeros(kernels.COUNTERS, np.int64)
-    target = tuple(Target.of(accumulator.format, accumulator.rounding))
+    target = Target.of(accumulator.format, accumulator.rounding).scalars()
     product, outer = accumulator.product, accumulator.outer
     kernels.gemm_ordered(
         np.ascontiguousarray(a),
@@ -59,9 +59,9 @@ def ordered(
         accumulator.order == "pairwise",
         target,
         product is not None,
-        target if product is None else tuple(Target.of(product, accumulator.rounding)),
+        target if product is None else Target.of(product, accumulator.rounding).scalars(),
         outer is not None,
-        target if outer is None else tuple(Target.of(outer.format, outer.rounding)),
+        target if outer is None else Target.of(outer.format, outer.rounding).scalars(),
         seed,
         stream,
         counting,

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from threading import local
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int32
+from jaxtyping import Float
 from numba import config
 
 from numerics import threads
-from numerics._kernels import loops, tiles
+from numerics._kernels import loops, panels, random, tiles, vectors
+from numerics._kernels import rounding as modes
 from numerics._target import Target
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
 
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
-_CERTIFIED = np.empty(0, np.int32)  # no setting: the sums are certified
 _KEPT_BYTES = 1 << 25  # of packed operands, per thread and operand
 _room = local()
 _LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
@@ -27,59 +28,151 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
     certificate = Certificate.of(a, b, accumulator)
     target = Target.of(accumulator.format, accumulator.rounding)
     chunk = min(accumulator.chunk or a.shape[1], a.shape[1])
-    if certificate.path == "exact" or (certificate.path == "float32-full" and config.DISABLE_JIT):
+    to_nearest = target.mode == modes.NEAREST_EVEN
+    plain = certificate.path in ("float32", "float64") and to_nearest
+    if certificate.path == "exact" or (config.DISABLE_JIT and not plain):
         out = np.empty((a.shape[0], b.shape[1]), np.float32)
         left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-        loops.gemm_exact(left, right, out, chunk, tuple(target), seed, stream)
+        loops.gemm_exact(left, right, out, chunk, target.scalars(), seed, stream)
         return out
     # Lanes run over columns; a result too narrow for them is computed transposed, with the same sums.
-    flip = b.shape[1] < 2 * tiles.LANES_32 and a.shape[0] > b.shape[1]
+    flip = b.shape[1] < 2 * vectors.LANES_32 and a.shape[0] > b.shape[1]
     left, right = (b.T, a.T) if flip else (a, b)
-    if certificate.path == "float32-full":
-        setting = tiles.full_setting(target.frac_bits, target.emin, target.max_value, target.limits()[1])
-        out = _in_tiles(left, right, chunk, target.frac_bits, setting=setting)
+    if config.DISABLE_JIT:
+        out = _loops(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
+    elif target.mode == modes.STOCHASTIC:
+        elements = (1, b.shape[1]) if flip else (b.shape[1], 1)
+        key = random.stream_key(seed, stream)
+        out = _stochastic(left, right, chunk, target, certificate.ceiling, elements, key)
     else:
-        compute = _loops if config.DISABLE_JIT else _in_tiles
-        out = compute(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
+        out = _in_tiles(left, right, chunk, *_setting(certificate, target))
     return out.T if flip else out
 
 
+def _setting(certificate: Certificate, target: Target) -> tuple[Any, int]:
+    """Kind of tile, and the direction in which the processor must round."""
+    frac_bits, shift = target.frac_bits, 23 - target.frac_bits
+    if certificate.path == "float64":
+        return tiles.Nearest64(52 - frac_bits), vectors.TO_NEAREST
+    if certificate.path == "float32-full":
+        fields = ((target.emin + 127) << 23, (231 + frac_bits) << 23, shift << 23 | 0x400000)
+        return tiles.Full32(*fields, target.max_value, target.limits()[1]), vectors.TO_NEAREST
+    unit = 1 << shift
+    cut: dict[int, tuple[int, int, int]] = {
+        modes.TOWARD_ZERO: (0, 0, vectors.TOWARD_ZERO),
+        modes.NEAREST_AWAY: (unit >> 1, unit >> 1, vectors.TOWARD_ZERO),
+        modes.UP: (unit - 1, 0, vectors.UPWARD),
+        modes.DOWN: (0, unit - 1, vectors.DOWNWARD),
+    }
+    if target.mode not in cut:
+        return tiles.Nearest32(shift), vectors.TO_NEAREST
+    positive, negative, control = cut[target.mode]
+    return tiles.Biased32(positive, negative, -unit), control
+
+
 def _in_tiles(
+    a: np.ndarray, b: np.ndarray, chunk: int, setting: tuple[float, ...], control: int
+) -> Float[np.ndarray, "m n"]:
+    """Share the panels of columns among threads."""
+    top, from_zero = tiles.height_of(setting), isinstance(setting, tiles.Full32)
+    wide = isinstance(setting, tiles.Nearest64)
+    packed_a, packed_b = _packed(a, b, top)
+    out = (np.zeros if from_zero else np.empty)((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
+    _over_panels(
+        partial(
+            tiles.gemm, packed_a, packed_b, out, chunk, top, setting, control, 1 if wide else 2, from_zero
+        ),
+        packed_b,
+        len(a),
+    )
+    return out[:, : b.shape[1]]
+
+
+def _stochastic(
     a: np.ndarray,
     b: np.ndarray,
     chunk: int,
-    frac_bits: int,
-    *,
-    wide: bool = False,
-    setting: Int32[np.ndarray, " s"] = _CERTIFIED,
+    target: Target,
+    ceiling: float,
+    elements: tuple[int, int],
+    key: tuple[int, int],
 ) -> Float[np.ndarray, "m n"]:
-    """Pack both operands, and share the panels of columns among threads."""
-    dtype, lanes, precision = (np.float64, tiles.LANES_64, 52) if wide else (np.float32, tiles.LANES_32, 23)
-    (rows, depth), columns = a.shape, b.shape[1]
-    panels = -(-columns // lanes)
-    packed_a = _scratch("a", rows * depth, dtype)
-    packed_b = _scratch("b", panels * depth * lanes, dtype).reshape(panels, depth, lanes)
-    out = (np.zeros if setting.size else np.empty)((rows, panels * lanes), dtype)
-    tiles.pack_rows(a, packed_a)
-    tiles.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
-    lift = dtype(2.0 ** (precision - frac_bits))
-    parts = threads.parts(panels, work=rows * columns * depth, least=_LEAST_WORK)
-    threads.run(
-        [partial(tiles.gemm, packed_a, packed_b, out, chunk, lift, setting, low, high) for low, high in parts]
+    """The same with a random word for each addition of each output element."""
+    bits, frac_bits = target.random_bits, target.frac_bits
+    drop, shift, wide = 32, 23 - frac_bits, 52 - frac_bits
+    narrow = tiles.Random32(min(drop - shift, 31), _upper(shift, bits), -1 << shift)
+    low = (1 << wide) - 1
+    undecided = low if bits else 0xFFFFFFFF << max(wide - 32, 0)
+    doubtful = tiles.Random64(64 - wide, _upper(wide, bits), -1 << wide, low, min(low, undecided))
+    exact_narrow = bits == modes.EXACT or bits > shift
+    # Beside r bits a float64 has room for the 24 bits of any format, but not for 32 of them.
+    exact_wide = bits == modes.EXACT or bits > wide
+
+    top = tiles.height_of(narrow)
+    packed_a, packed_b = _packed(a, b, top)
+    out = np.empty((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
+    hashes = np.empty(out.shape, np.uint32)
+    tiles.fill_hashes(hashes, *elements)
+    chunks = -(-a.shape[1] // chunk)
+    steps = np.empty((a.shape[1] + chunks, 2), np.uint32)
+    tiles.fill_steps(steps, *key)
+    stopped = np.zeros((len(a), packed_b.shape[0]), np.int64)
+    work = partial(
+        tiles.gemm_random,
+        packed_a,
+        packed_b,
+        out,
+        chunk,
+        top,
+        narrow,
+        doubtful,
+        (exact_narrow, exact_wide),
+        ceiling,
+        hashes,
+        steps,
+        stopped,
     )
-    return out[:, :columns].astype(np.float32, copy=False)
+    _over_panels(work, packed_b, len(a))
+    step = chunk if chunk < a.shape[1] else min(chunk, tiles.DEPTH)
+    for i, p in np.argwhere(stopped):
+        height = panels.height_at(int(i), len(a), top)
+        at = (int(i), height, int(p), 2, int(stopped[i, p]) - 1)
+        tiles.finish_exactly(packed_a, packed_b, out, chunk, step, at, target.scalars(), elements, key)
+    return out[:, : b.shape[1]]
 
 
-def _scratch(name: str, size: int, dtype: type[np.floating]) -> np.ndarray:
+def _upper(width: int, bits: int) -> int:
+    """Mask of the upper `bits` of `width` bits, of all of them for 0."""
+    return (1 << width) - (1 << max(width - (bits or width), 0))
+
+
+def _packed(a: np.ndarray, b: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Panels of rows, and of columns."""
+    (rows, depth), columns = a.shape, b.shape[1]
+    count = -(-columns // vectors.LANES_32)
+    packed_a = _scratch("a", rows * depth)
+    packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
+    panels.pack_rows(a, packed_a, top)
+    panels.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
+    return packed_a, packed_b
+
+
+def _over_panels(work: Any, packed_b: np.ndarray, rows: int) -> None:
+    """Run ``work(first, last)`` over all panels of columns, in as many threads as that is worth."""
+    count, depth, lanes = packed_b.shape
+    parts = threads.parts(count, work=rows * count * lanes * depth, least=_LEAST_WORK)
+    threads.run([partial(work, low, high) for low, high in parts])
+
+
+def _scratch(name: str, size: int) -> np.ndarray:
     """Room for packed operands, kept by each thread: fresh pages cost more than the packing."""
-    wanted = size * np.dtype(dtype).itemsize
-    if wanted > _KEPT_BYTES:
-        return np.empty(size, dtype)
-    kept = getattr(_room, name, None)
-    if kept is None or kept.nbytes < wanted:
-        kept = np.empty(max(wanted, 1), np.uint8)
+    if 4 * size > _KEPT_BYTES:
+        return np.empty(size, np.float32)
+    kept: np.ndarray | None = getattr(_room, name, None)
+    if kept is None or kept.size < size:
+        kept = np.empty(max(size, 1), np.float32)
         setattr(_room, name, kept)
-    return kept[:wanted].view(dtype)
+    return kept[:size]
 
 
 def _loops(

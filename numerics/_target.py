@@ -25,7 +25,7 @@ _OVERFLOWS = {"saturate": modes.SATURATE, "infinity": modes.INFINITY, "nan": mod
 
 
 class Target(NamedTuple):
-    """What `modes.round_one` needs to know of a format and a rounding, in its order."""
+    """What `numerics._kernels.rounding` needs to know of a format and a rounding, in its order."""
 
     mode: int
     frac_bits: int
@@ -73,6 +73,10 @@ class Target(NamedTuple):
         """Scalars that round values below twice the range of `fmt` to its grid, without its ends."""
         shape = (fmt.int_bits + fmt.frac_bits + 3, fmt.int_bits + 3, -float("inf"), float("inf"))
         return cls(_MODES[rounding.mode], *shape, modes.SATURATE, False, rounding.random_bits)
+
+    def scalars(self) -> tuple[float, ...]:
+        """What the kernels take as a target: without random bits where the mode needs none."""
+        return tuple(self) if self.mode == modes.STOCHASTIC else tuple(self)[:-1]
 
     def limits(self) -> tuple[float, float]:
         """Results of an overflow below and above, rounding to nearest."""

@@ -9,9 +9,11 @@ from typing import Any, Literal
 import numpy as np
 
 from numerics._kernels import facts
+from numerics._kernels.tiles import DEPTH
+from numerics._kernels.vectors import HAS_DIRECTED
 from numerics.accumulator import Accumulator
 from numerics.formats import FloatFormat
-from numerics.rounding import Mode
+from numerics.rounding import Mode, Rounding
 
 Path = Literal["float32", "float32-full", "float64", "exact"]
 
@@ -31,7 +33,7 @@ class Certificate:
     * A t-bit sum may be rounded again to p bits if it is exact, 2 B < 2**(q + t); or if both
       addends have at most p bits and 2 p + 2 <= t, when double rounding to nearest is harmless
       (S. Figueroa, "When is double rounding innocuous?", SIGNUM Newsletter 30(3), 1995).
-    * Products are exact if sa + sb <= t.
+    * Products are exact if their bits and range are those of t bits; and all operands must be float32.
     * float32 also needs operands, products and the rounding constant, 2**(24 - p) times a sum, in its
       range, and a normal range no smaller than the accumulator's.
 
@@ -42,7 +44,15 @@ class Certificate:
     of a float32 sum below 2**emin, u 2**(p - 25) at most, cannot bridge.
 
     B is the lesser of two: n terms of at most P grow to n P (1 + 2**-p)**n, and rounding to nearest
-    stops growing at 2**(p + 1) P, where P is below half a unit in the last place.
+    stops growing at 2**(p + 1) P, where P is below half a unit in the last place. Other roundings grow by
+    a whole unit, n P (1 + 2**(1 - p))**n, and toward zero by none.
+
+    The roundings other than to nearest even and to odd need none of this but the range: a float32 sum is
+    rounded by the processor toward zero (up, down) and then cut at p bits (away from zero at p bits where
+    that is up or down), and of two roundings in one direction the second is the rounding of the exact
+    sum. To nearest away looks at the next bit only. Stochastic rounding with r bits looks at r bits, so it
+    needs p + r <= 24, or exact sums, of which the processor keeps account; and its sums may grow so much
+    in theory that they are looked at in practice, each time a tile begins.
 
     Attributes
     ----------
@@ -50,10 +60,13 @@ class Certificate:
         The arithmetic to use.
     bound
         B; infinite where nothing is proven of the sums.
+    ceiling
+        Of a stochastic sum: the magnitude up to which a tile may begin without risk of overflow.
     """
 
     path: Path
     bound: float
+    ceiling: float = float("inf")
 
     @classmethod
     def of(cls, a: np.ndarray, b: np.ndarray, accumulator: Accumulator) -> Certificate:
@@ -77,16 +90,18 @@ class Certificate:
                 f"{a_max:g} and {b_max:g} with least units 2**{a_unit} and 2**{b_unit}"
             )
         fmt, rounding = accumulator.format, accumulator.rounding
-        if rounding.mode is not Mode.NEAREST_EVEN:
-            return cls(path="exact", bound=float("inf"))
-        p, length = fmt.precision, a.shape[1]
+        length = a.shape[1]
         chunk = min(accumulator.chunk or length, length)
-        bound = _sum_bound(a_max * b_max, chunk, p)
+        bound = _sum_bound(a_max * b_max, chunk, fmt.precision, rounding.mode)
         if chunk < length:
-            bound = max(bound, _sum_bound(bound, -(-length // chunk), p))
+            bound = max(bound, _sum_bound(bound, -(-length // chunk), fmt.precision, rounding.mode))
         least = fmt.emin - (fmt.frac_bits if fmt.subnormals else 0)
-        if unit < least or 2.0 * bound > fmt.max or not (a_finite and b_finite):
-            harmless = product_bits <= fmt.precision <= 11
+        tame = unit >= least and a_finite and b_finite
+        if rounding.mode is not Mode.NEAREST_EVEN:
+            return cls._directed(rounding, fmt, (a_max, b_max), (a_unit, b_unit), length, chunk, bound, tame)
+        p = fmt.precision
+        if not tame or 2.0 * bound > fmt.max:
+            harmless = product_bits <= p <= 11
             fits = _fits_float32(a_max, b_max, a_unit, b_unit, a_max * b_max, fmt)
             in_range = fmt.subnormals and fmt.max < 2.0 ** (104 + fmt.frac_bits)
             path: Path = "float32-full" if harmless and fits and in_range else "exact"
@@ -95,11 +110,40 @@ class Certificate:
         for path, t in paths:
             exact_sums = 2.0 * bound < 2.0 ** min(unit + t, 1000)
             harmless = product_bits <= p and 2 * p + 2 <= t
-            if product_bits <= t and p < t and (exact_sums or harmless):
-                if t == 24 and not _fits_float32(a_max, b_max, a_unit, b_unit, bound, fmt):
-                    continue
+            if p >= t or not (exact_sums or harmless):
+                continue
+            if t == 24 and not _fits_float32(a_max, b_max, a_unit, b_unit, bound, fmt):
+                continue
+            if max(a_bits, b_bits) <= 24 and _is_float32(a_max, a_unit) and _is_float32(b_max, b_unit):
                 return cls(path=path, bound=bound)
         return cls(path="exact", bound=bound)
+
+    @classmethod
+    def _directed(
+        cls,
+        rounding: Rounding,
+        fmt: FloatFormat,
+        largest: tuple[float, float],
+        units: tuple[int, int],
+        length: int,
+        chunk: int,
+        bound: float,
+        tame: bool,
+    ) -> Certificate:
+        """Certificate for the roundings that take a float32 sum rounded in the same direction."""
+        exact = cls(path="exact", bound=bound)
+        if not (HAS_DIRECTED and tame and _fits_float32(*largest, *units, 0.0, fmt)):
+            return exact
+        if rounding.mode is Mode.STOCHASTIC:
+            steps = chunk if chunk < length else min(length, DEPTH)
+            growth = float(np.exp(min(steps * np.log1p(2.0**-fmt.frac_bits), 600.0)))
+            run = _sum_bound(largest[0] * largest[1], steps, fmt.precision, rounding.mode)
+            ceiling = (fmt.max / 2.0 - run) / growth
+            return cls(path="float32", bound=bound, ceiling=ceiling) if ceiling >= 0.0 else exact
+        needs_bit = rounding.mode is Mode.NEAREST_AWAY and fmt.precision > 23
+        if rounding.mode is Mode.TO_ODD or needs_bit or 2.0 * bound > fmt.max:
+            return exact
+        return cls(path="float32", bound=bound)
 
 
 def _fits_float32(
@@ -107,6 +151,10 @@ def _fits_float32(
 ) -> bool:
     largest = max(a_max, b_max, bound * 2.0 ** (25 - fmt.precision))
     return largest < 2.0**127 and min(a_unit, b_unit, a_unit + b_unit) >= -149 and fmt.emin >= -126
+
+
+def _is_float32(largest: float, unit: int) -> bool:
+    return largest < 2.0**128 and unit >= -149
 
 
 def _facts(x: np.ndarray) -> tuple[float, int, int, bool]:
@@ -119,7 +167,10 @@ def _facts(x: np.ndarray) -> tuple[float, int, int, bool]:
     return float(found[0]), int(found[1]), int(found[2]), bool(found[3])
 
 
-def _sum_bound(term: float, count: int, precision: int) -> float:
-    growth = count * np.log1p(2.0**-precision)
+def _sum_bound(term: float, count: int, precision: int, mode: Mode) -> float:
+    if mode in (Mode.TOWARD_ZERO, Mode.TO_ODD):
+        return term * count * (1.0 if mode is Mode.TOWARD_ZERO else 2.0)
+    to_nearest = mode in (Mode.NEAREST_EVEN, Mode.NEAREST_AWAY)
+    growth = count * np.log1p(2.0 ** (-precision if to_nearest else 1 - precision))
     grown = term * count * float(np.exp(min(growth, 600.0)))
-    return min(grown, 2.0 ** (precision + 1) * term)
+    return min(grown, 2.0 ** (precision + 1) * term) if to_nearest else grown

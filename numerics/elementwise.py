@@ -99,14 +99,18 @@ def cast(
 
 def _round(source: np.ndarray, result: np.ndarray, target: Target, seed: int, stream: int) -> None:
     """Round by the fastest kernel for the target; they agree to the bit."""
-    shape, limits = target[1:5], target.limits()
-    if target.flush or (target.mode not in (modes.NEAREST_EVEN, modes.STOCHASTIC)):
-        casts.cast_any(source, result, tuple(target), seed, stream)
-    elif target.mode == modes.STOCHASTIC:
-        if target.frac_bits + (target.random_bits or MAX_RANDOM_BITS) <= 51:  # exact in float64
-            casts.cast_stochastic(source, result, tuple(target), *limits, seed, stream)
-        else:
-            casts.cast_any(source, result, tuple(target), seed, stream)
+    shape, limits, scalars = target[1:5], target.limits(), target.scalars()
+    stochastic = target.mode == modes.STOCHASTIC
+    # Sums of the stochastic kernel must be exact in float64.
+    bits = target.frac_bits + (target.random_bits or MAX_RANDOM_BITS) if stochastic else 0
+    if target.flush or bits > 51 or not (stochastic or target.mode == modes.NEAREST_EVEN):
+        casts.cast_any(source, result, scalars, 0, seed, stream)
+    elif stochastic:
+        undecided = np.zeros(-(-source.size // casts.BLOCK), np.bool_)
+        casts.cast_stochastic(source, result, scalars, *limits, seed, stream, undecided)
+        for first in np.flatnonzero(undecided) * casts.BLOCK:
+            part = slice(first, first + casts.BLOCK)
+            casts.cast_any(source[part], result[part], scalars, first, seed, stream)
     elif (
         source.dtype == np.float32
         and target.frac_bits <= 21
@@ -159,7 +163,7 @@ def axpy(
     out = np.empty(x.shape, np.float32)
     scalar = float(np.float32(alpha))
     flat = (np.ascontiguousarray(value).reshape(-1) for value in (x, y))
-    casts.axpy_any(scalar, *flat, out.reshape(-1), tuple(target), seed, stream)
+    casts.axpy_any(scalar, *flat, out.reshape(-1), target.scalars(), seed, stream)
     if not fmt.has_minus_zero:
         out += 0.0  # no code for -0
     return out
@@ -185,7 +189,7 @@ def _cast_wrapping(
     with np.errstate(invalid="ignore"):  # infinities become NaN
         reduced = np.fmod(x.astype(np.float64), span).reshape(-1)
     rounded = np.empty_like(reduced)
-    casts.cast_any(reduced, rounded, tuple(Target.endless(fmt, rounding)), *key)
+    casts.cast_any(reduced, rounded, Target.endless(fmt, rounding).scalars(), 0, *key)
     rounded -= span * np.floor((rounded - fmt.min) / span)
     out[...] = (rounded + 0.0).reshape(x.shape)
     return out

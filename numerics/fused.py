@@ -215,7 +215,7 @@ def fused(
         max(0, adder.align_bits - product_bits),
         max(0, product_bits - adder.align_bits),
         adder.align_bits,
-        tuple(Target.of(adder.output, adder.rounding)),
+        Target.of(adder.output, adder.rounding).scalars(),
         adder.promote or 0,
         bool(np.isfinite(a).all() and np.isfinite(b).all()),
     )

@@ -87,7 +87,7 @@ def exact(a: np.ndarray, b: np.ndarray, accumulator: ExactAccumulator, seed: int
     # Two empty limbs and 53 places below the last bit of any product; sums of 2**30 products above.
     base = 0 if zero else int(a_unit + b_unit) - 117
     top = 0 if zero else frexp(a_max)[1] + frexp(b_max)[1] + 32
-    target = tuple(Target.of(accumulator.output, accumulator.rounding))
+    target = Target.of(accumulator.output, accumulator.rounding).scalars()
     limbs = (top - base) // 32 + 4
     kulisch.gemm_kulisch(a, b, out, base, limbs, target, seed, stream)
     return out

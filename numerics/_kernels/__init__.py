@@ -15,7 +15,7 @@ def _discard_stale_caches() -> None:
     """
     folder = Path(__file__).parent
     newest = max(path.stat().st_mtime_ns for path in folder.glob("*.py"))
-    for index in (folder / "__pycache__").glob("*.nbi"):
+    for index in (folder / "__pycache__").glob("*.nb[ci]"):
         with suppress(OSError):  # another process was faster, or the folder is not ours to write
             if index.stat().st_mtime_ns < newest:
                 index.unlink()

@@ -12,11 +12,12 @@ _SIGN_64 = np.int64(-0x8000000000000000)
 
 
 @njit(cache=True)
-def cast_any(x, out, target, seed, stream):
-    """Round every element of a flat array; element i uses the words of element i of the stream."""
+def cast_any(x, out, target, first, seed, stream):
+    """Round every element of a flat array, the first of which is element `first` of its stream."""
     k0, k1 = stream_key(seed, stream)
     for i in range(x.shape[0]):
-        out[i] = round_sum(np.float64(x[i]), -0.0, target, False, i, 0, k0, k1)  # keeps the sign of a zero
+        # To add -0 keeps the sign of a zero.
+        out[i] = round_sum(np.float64(x[i]), -0.0, target, False, first + i, 0, k0, k1)
 
 
 @njit(cache=True)
@@ -70,29 +71,30 @@ def cast_nearest_even_f32(x, out, frac_bits, emin, min_value, max_value, below, 
         out[i] = value if value != value else signed
 
 
-_BLOCK = 1024  # elements whose random words are made at a time
+BLOCK = 1024  # elements whose random words are made at a time
 
 
 @njit(cache=True)
-def cast_stochastic(x, out, target, below, above, seed, stream):
+def cast_stochastic(x, out, target, below, above, seed, stream, undecided):
     """Stochastic rounding with subnormals, without a branch: the results of `cast_any`.
 
     The discarded part is cut to the random bits by a floor, the random ones are added as an integer,
     and a second floor keeps the carry; all of it is exact in float64 if fraction and random bits, 32 for
-    an exact rounding, are at most 51. Where 32 do not decide, the general kernel does the block again.
+    an exact rounding, are at most 51. `undecided` tells of every `BLOCK` elements whether 32 bits do not
+    decide some exact rounding there.
     """
     _, frac_bits, emin, min_value, max_value, _, _, random_bits = target
     k0, k1 = stream_key(seed, stream)
-    words = np.empty(_BLOCK, np.uint32)
+    words = np.empty(BLOCK, np.uint32)
     least = np.int64(emin + 1023) << 52
     down = np.int64(2046 + frac_bits) << 52
     bits = 32 if random_bits == EXACT else random_bits
     finer, coarser = 2.0**bits, 2.0**-bits
     drop = np.uint32(32 - bits)
-    for first in range(0, x.shape[0], _BLOCK):
-        count = min(_BLOCK, x.shape[0] - first)
+    for first in range(0, x.shape[0], BLOCK):
+        count = min(BLOCK, x.shape[0] - first)
         fill_words(words, first // 4, k0, k1)
-        undecided = False
+        doubt = False
         # Slices: an index that is a sum may be negative for all the compiler knows.
         source, result = x[first : first + count], out[first : first + count]
         for i in range(count):
@@ -104,16 +106,14 @@ def cast_stochastic(x, out, target, below, above, seed, stream):
             cut = np.floor(scaled)
             summed = cut + np.float64(words[i] >> drop)
             whole = np.floor(summed * coarser)
-            undecided |= (cut != scaled) & (summed * coarser - whole == 1.0 - coarser)
+            doubt |= (cut != scaled) & (summed * coarser - whole == 1.0 - coarser)
             rounded = whole * np.int64(field - (np.int64(frac_bits) << 52)).view(np.float64)
             rounded = -rounded if value < 0.0 else rounded
             rounded = above if rounded > max_value else rounded
             rounded = below if rounded < min_value else rounded
             signed = np.int64(np.float64(rounded).view(np.int64) | (value.view(np.int64) & _SIGN_64))
             result[i] = value if value != value else signed.view(np.float64)
-        if undecided and random_bits == EXACT:
-            for i in range(count):
-                result[i] = round_sum(np.float64(source[i]), -0.0, target, False, first + i, 0, k0, k1)
+        undecided[first // BLOCK] = doubt and random_bits == EXACT
 
 
 @njit(cache=True)

@@ -44,7 +44,7 @@ def gemm_fused(
     """
     rows, depth = a.shape
     columns = b.shape[1]
-    mode, frac_bits, emin, low, high, overflow, flush, _ = target
+    emin = target[2]
     addend = np.empty(columns, np.float64)
     register = np.empty(columns, np.float64)
     largest = np.empty(columns, np.int64)
@@ -87,7 +87,7 @@ def gemm_fused(
                         x = special
                 elif not np.isfinite(addend[j]):
                     x = addend[j]
-                addend[j] = round_one(x, mode, frac_bits, emin, low, high, overflow, flush)
+                addend[j] = round_one(x, *target)
             if promote > 0 and (last % promote == 0 or last == depth):
                 for j in range(columns):
                     register[j] = np.float64(np.float32(register[j] + addend[j]))

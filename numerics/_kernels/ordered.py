@@ -39,14 +39,14 @@ def _add(x, y, target, element, number, k0, k1, counting, counts):
 @njit(cache=True)
 def _round_counting(x, y, target, element, number, k0, k1, counting, counts):
     """``x + y`` rounded once; count what it did to the range."""
-    mode, frac_bits, emin, low, high, overflow, flush, random_bits = target
+    emin, low, high = target[2:5]
     rounded = round_sum(x, y, target, True, element, number, k0, k1)
     total = sum_to_odd(x, y)
     if counting and total != 0.0 and np.isfinite(total):
         if not np.isfinite(rounded):
             counts[OVERFLOW] += 1
         elif total > high or total < low:
-            endless = (mode, frac_bits, emin, -_ENDLESS, _ENDLESS, overflow, flush, random_bits)
+            endless = (*target[:3], -_ENDLESS, _ENDLESS, *target[5:])
             free = round_sum(x, y, endless, True, element, number, k0, k1)
             if free > high or free < low:
                 counts[SATURATION] += 1

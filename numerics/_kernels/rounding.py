@@ -1,8 +1,9 @@
 """One rounding: of a float64 to a target format, of a sum to odd, of a sum to a target.
 
-A target is ``(mode, frac_bits, emin, min_value, max_value, overflow, flush, random_bits)``. A fixed-point
-format is a float of which only the subnormals are used: `emin` is its integer bits, `frac_bits` all its
-magnitude bits.
+A target is ``(mode, frac_bits, emin, min_value, max_value, overflow, flush)``, with ``random_bits`` at the
+end where the mode is stochastic, so that kernels compile no random numbers where they need none. A
+fixed-point format is a float of which only the subnormals are used: `emin` is its integer bits,
+`frac_bits` all its magnitude bits.
 
 `sum_to_odd` rounds to odd at 53 bits (S. Boldo, G. Melquiond, "Emulation of FMA and correctly rounded
 sums: proved algorithms using rounding to odd", IEEE Trans. Computers 57(4), 2008), so a second rounding
@@ -12,6 +13,7 @@ itself with a random number and takes the sum as a pair (sum, error).
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
 
 from numerics._kernels.random import cast_word, sum_word
 
@@ -178,10 +180,23 @@ def sum_to_odd(a, b):
 
 
 @njit(cache=True)
-def round_sum(a, b, target, summed, element, number, k0, k1):
-    """``a + b`` rounded once to the target, with random words as in `round_stochastic`."""
-    if target[0] != STOCHASTIC:
-        return round_one(sum_to_odd(a, b), *target[:-1])
+def _round_sum_randomly(a, b, target, summed, element, number, k0, k1):
     total = a + b
     error = sum_error(a, b, total) if np.isfinite(total) else 0.0
     return round_stochastic(total, error, target, summed, element, number, k0, k1)
+
+
+def round_sum(a, b, target, summed, element, number, k0, k1):
+    """``a + b`` rounded once to the target, with random words as in `round_stochastic`."""
+    if len(target) == 7:
+        return round_one(sum_to_odd(a, b), *target)
+    return _round_sum_randomly(a, b, target, summed, element, number, k0, k1)
+
+
+@overload(round_sum)
+def _round_sum(a, b, target, summed, element, number, k0, k1):
+    if len(target) == 7:
+        return lambda a, b, target, summed, element, number, k0, k1: round_one(sum_to_odd(a, b), *target)
+    return lambda a, b, target, summed, element, number, k0, k1: _round_sum_randomly(
+        a, b, target, summed, element, number, k0, k1
+    )

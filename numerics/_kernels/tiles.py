@@ -1,365 +1,540 @@
 """Register tiles of rounded sums, emitted as vector instructions, and the products made of them.
 
-A tile keeps ``rows x vectors`` running sums in registers. Lanes run over columns; along k every sum
+A tile keeps ``height x vectors`` running sums in registers. Lanes run over columns; along k every sum
 keeps its order, so tiles of any shape and in any sequence give the bits of the plain loops in
 `numerics._kernels.loops`, their twin. Left to itself the compiler keeps the sums in memory, for it cannot
 tell that operands and result are apart.
 
-Operands come packed: `a` in panels of 8 rows, then 4, 2, 1 for the rest, (k, rows) each; `b` in panels
-of one vector of columns, (k, lanes) each, the last one padded with zeros.
+How a sum is rounded is a value, one of the named tuples below; each is a kind of tile, compiled when it
+is first used. Operands come packed (`numerics._kernels.panels`), all of them float32.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-#: Bytes of the widest vectors of this processor.
-VECTOR_BYTES = next(
-    (width for name, width in (("avx512f", 64), ("avx2", 32)) if binding.get_host_cpu_features().get(name)),
-    16,
+from numerics._kernels.panels import height_at
+from numerics._kernels.random import output_hash, step_words
+from numerics._kernels.rounding import round_sum
+from numerics._kernels.vectors import (
+    HAS_ADDERS,
+    I32,
+    I64,
+    INEXACT,
+    REGISTERS,
+    TOWARD_ZERO,
+    Vectors,
+    offset,
+    read_control,
+    write_control,
 )
-LANES_32, LANES_64 = VECTOR_BYTES // 4, VECTOR_BYTES // 8
-ROWS = 8  # of a full tile: with two vectors, 16 sums hide the latency of one rounded addition
-DEPTH = 1024  # steps after which a tile is put down, so that panels stay in the near caches
+
+#: Steps after which a tile is put down, so that panels stay in the near caches.
+DEPTH = 1024
 
 # What a tile starts from, and what it does with the result.
 REPLACE, RESUME, ADD = range(3)
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+class Nearest32(NamedTuple):
+    """To nearest even in float32, of sums that neither overflow nor leave the normal range inexactly."""
+
+    shift: int  # bits of a float32 significand that the format does not have
 
 
-class _Vectors:
-    """Instructions on vectors of floats of `bits` bits."""
+class Nearest64(NamedTuple):
+    """The same in float64."""
 
-    def __init__(self, builder, bits):
-        self.builder = builder
-        self.lanes = VECTOR_BYTES * 8 // bits
-        self.bytes = bits // 8
-        self.scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
-        self.type = ir.VectorType(self.scalar, self.lanes)
-        self.integers = ir.VectorType(ir.IntType(bits), self.lanes)
-        self.zero = ir.Constant(self.type, [0.0] * self.lanes)
-        name = f"llvm.fma.v{self.lanes}f{bits}"
-        known = builder.module.globals.get(name)
-        self._fma = known or ir.Function(builder.module, ir.FunctionType(self.type, [self.type] * 3), name)
-        self._exponent_and_sign = self.integer(-(1 << (23 if bits == 32 else 52)))
-
-    def fma(self, a, b, c):
-        return self.builder.call(self._fma, [a, b, c])
-
-    def integer(self, value):
-        """The same integer constant in every lane."""
-        return ir.Constant(self.integers, [value] * self.lanes)
-
-    def splat(self, value):
-        undefined = ir.Constant(ir.VectorType(value.type, self.lanes), ir.Undefined)
-        first = self.builder.insert_element(undefined, value, ir.Constant(_I32, 0))
-        everywhere = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(first, undefined, everywhere)
-
-    def load(self, pointer):
-        loaded = self.builder.load(self.builder.bitcast(pointer, self.type.as_pointer()))
-        loaded.align = self.bytes
-        return loaded
-
-    def store(self, value, pointer):
-        stored = self.builder.store(value, self.builder.bitcast(pointer, self.type.as_pointer()))
-        stored.align = self.bytes
-
-    def round_nearest_even(self, x, lift, drop):
-        """``(x + s) - s`` where s is the signed power of two of x times `lift`; drop is -lift."""
-        bits = self.builder.and_(self.builder.bitcast(x, self.integers), self._exponent_and_sign)
-        power = self.builder.bitcast(bits, self.type)
-        return self.fma(power, drop, self.fma(power, lift, x))
+    shift: int
 
 
-class _Certified:
-    """Rounding to nearest even of sums that neither overflow nor leave the normal range inexactly."""
+class Full32(NamedTuple):
+    """To nearest even, of any float32 sum, with subnormals, overflow, zeros of both signs, NaN."""
 
-    def __init__(self, vectors, setting):
-        self.v = vectors
-        self.up, self.down = vectors.splat(setting), vectors.splat(vectors.builder.fneg(setting))
+    least: int  # exponent fields, in place: of the smallest normal number,
+    most: int  # beyond which the sum is an overflow anyway,
+    lift: int  # and from a sum to the constant that rounds it
+    high: float  # largest value, and what becomes of larger ones
+    over: float
 
-    def round(self, x):
-        return self.v.round_nearest_even(x, self.up, self.down)
 
+class Biased32(NamedTuple):
+    """A number of units in the last place of float32 is added and the rest is cut off.
 
-class _Full:
-    """Rounding to nearest even of any float32 sum, with subnormals, overflow, zeros of both signs, NaN.
-
-    As `_kernels.cast_nearest_even_f32`; `setting` is the address of its five bit patterns, see
-    `full_setting`.
+    With float32 sums rounded toward zero, downward or upward, this is every rounding that never needs to
+    know whether bits were lost below: toward zero, to nearest away, and down or up in that direction.
     """
 
-    def __init__(self, vectors, setting):
-        self.v = vectors
-        builder = vectors.builder
-        base = builder.inttoptr(setting, _I32.as_pointer())
-        scalars = [builder.load(builder.gep(base, [ir.Constant(_I64, i)])) for i in range(5)]
-        self.least, self.most, self.lift, high, over = (vectors.splat(scalar) for scalar in scalars)
-        self.high, self.over = builder.bitcast(high, vectors.type), over
+    positive: int  # added to the magnitude of positive sums
+    negative: int
+    keep: int  # bits that stay
 
-    def round(self, x):
+
+class Random32(NamedTuple):
+    """Stochastic rounding of float32 sums that were rounded toward zero."""
+
+    drop: int  # bits by which a word is moved to the discarded ones
+    sieve: int  # of the word, those that count
+    keep: int
+
+
+class Random64(NamedTuple):
+    """Stochastic rounding of exact float64 sums."""
+
+    drop: int
+    sieve: int
+    keep: int
+    low: int  # the discarded bits, and above which of their sums with a word 32 bits do not decide
+    undecided: int
+
+
+class _Rounding:
+    """Rounding of one kind, for `_emit`: constants at the entry of a tile, then `round` at every step."""
+
+    bits = 32
+
+    def __init__(self, vectors, setting, hashes):
+        self.v, self.hashes = vectors, hashes
+        self.prepare(*setting)
+
+    def step(self, words):
+        """What all roundings of a step share; `words` is the address of its random words."""
+
+    def finish(self, x):
+        """Last change before a sum is stored."""
+        return x
+
+    def doubt(self):
+        """Bits that are set where some rounding so far could not be decided, or None."""
+        return
+
+
+class _Nearest(_Rounding):
+    """Of the sum x and the signed power of two s of x times ``2**shift``, ``(x + s) - s``."""
+
+    def prepare(self, shift):
         v, builder = self.v, self.v.builder
-        bits = builder.bitcast(x, v.integers)
+        self.mask = v.integer(-(1 << v.frac_bits))
+        if HAS_ADDERS:
+            self.lift = v.splat_integer(builder.shl(shift, ir.Constant(I64, v.frac_bits)))
+        else:
+            self.up = v.power(shift)
+            self.down = builder.fneg(self.up)
+
+    def round(self, x, cell, shared):
+        v, builder = self.v, self.v.builder
+        power = builder.and_(v.ints(x), self.mask)
+        if HAS_ADDERS:  # a zero gets a tiny constant, and stays
+            big = v.floats(builder.add(power, self.lift))
+            return builder.fsub(builder.fadd(x, big), big)
+        power = v.floats(power)
+        return v.fma(power, self.down, v.fma(power, self.up, x))
+
+
+class _Nearest64(_Nearest):
+    bits = 64
+
+
+class _Full(_Rounding):
+    """As `numerics._kernels.casts.cast_nearest_even_f32`."""
+
+    def prepare(self, least, most, lift, high, over):
+        v, builder = self.v, self.v.builder
+        self.least, self.most, self.lift = (v.splat_integer(x) for x in (least, most, lift))
+        narrow = ir.FloatType()
+        self.high, self.over = (v.splat(builder.fptrunc(x, narrow)) for x in (high, over))
+
+    def round(self, x, cell, shared):
+        v, builder = self.v, self.v.builder
+        bits = v.ints(x)
         sign = builder.and_(bits, v.integer(-0x80000000))
         field = builder.and_(bits, v.integer(0x7F800000))
         field = builder.select(builder.icmp_signed(">", field, self.least), field, self.least)
         field = builder.select(builder.icmp_signed("<", field, self.most), field, self.most)
-        big = builder.bitcast(builder.add(field, self.lift), v.type)
-        rounded = builder.bitcast(builder.fsub(builder.fadd(x, big), big), v.integers)
+        big = v.floats(builder.add(field, self.lift))
+        rounded = v.ints(builder.fsub(builder.fadd(x, big), big))
         magnitude = builder.and_(rounded, v.integer(0x7FFFFFFF))
-        above = builder.fcmp_ordered(">", builder.bitcast(magnitude, v.type), self.high)
-        return builder.bitcast(builder.or_(builder.select(above, self.over, rounded), sign), v.type)
+        above = builder.fcmp_ordered(">", v.floats(magnitude), self.high)
+        chosen = builder.select(above, v.ints(self.over), rounded)
+        return v.floats(builder.or_(chosen, sign))
 
 
-def _tile(bits, rows, vectors, rounding=_Certified):
-    """Intrinsic ``tile(a, b, b_stride, c, c_stride, depth, setting, mode)``.
+class _Biased(_Rounding):
+    def prepare(self, positive, negative, keep):
+        v, builder = self.v, self.v.builder
+        self.positive, self.keep = v.splat_integer(positive), v.splat_integer(keep)
+        self.change = v.splat_integer(builder.sub(negative, positive))
 
-    `a`, `b`, `c` are addresses; strides count elements, from one panel of `b` and one row of `c` to the
-    next. The sums of ``a @ b`` start from +0, or with `RESUME` from `c`, and are rounded at every step.
-    They are written to `c`, or with `ADD` added to it and rounded once more.
+    def round(self, x, cell, shared):
+        v, builder = self.v, self.v.builder
+        bits = v.ints(x)
+        change = builder.and_(builder.ashr(bits, v.integer(31)), self.change)
+        bits = builder.add(builder.add(bits, self.positive), change)
+        return v.floats(builder.and_(bits, self.keep))
+
+    def finish(self, x):
+        # Rounding downward, opposite numbers add up to -0; in the definition it is +0.
+        minus = self.v.integer(-0x80000000)
+        bits = self.v.ints(x)
+        zero = self.v.builder.icmp_signed("==", bits, minus)
+        return self.v.floats(self.v.builder.select(zero, self.v.integer(0), bits))
+
+
+class _Random(_Rounding):
+    def prepare(self, drop, sieve, keep):
+        self.drop, self.sieve, self.keep = (self.v.splat_integer(x) for x in (drop, sieve, keep))
+
+    def step(self, words):
+        builder = self.v.builder
+        pair = [builder.load(builder.gep(words, [ir.Constant(I64, i)])) for i in (0, 1)]
+        if self.v.bits == 64:
+            pair = [builder.zext(word, I64) for word in pair]
+        return [self.v.splat(word) for word in pair]
+
+    def noise(self, cell, shared):
+        """Random units in the last place of a sum."""
+        v, builder = self.v, self.v.builder
+        multiplier, addend = shared
+        word = builder.add(builder.mul(multiplier, v.load_words(self.hashes[cell])), addend)
+        return builder.and_(builder.lshr(word, self.drop), self.sieve)
+
+    def round(self, x, cell, shared):
+        v, builder = self.v, self.v.builder
+        return v.floats(builder.and_(builder.add(v.ints(x), self.noise(cell, shared)), self.keep))
+
+
+class _Random64(_Random):
+    bits = 64
+
+    def prepare(self, drop, sieve, keep, low, undecided):
+        super().prepare(drop, sieve, keep)
+        self.low, self.undecided = self.v.splat_integer(low), self.v.splat_integer(undecided)
+        self.doubts = []
+
+    def noise(self, cell, shared):
+        v, builder = self.v, self.v.builder
+        multiplier, addend = shared
+        word = builder.add(builder.mul(multiplier, v.load_words(self.hashes[cell])), addend)
+        word = builder.lshr(builder.shl(word, v.integer(32)), self.drop)  # its upper half is no part of it
+        return builder.and_(word, self.sieve)
+
+    def round(self, x, cell, shared):
+        v, builder = self.v, self.v.builder
+        summed = builder.add(v.ints(x), self.noise(cell, shared))
+        doubt = builder.icmp_signed(">", builder.and_(summed, self.low), self.undecided)
+        self.doubts.append(builder.sext(doubt, v.integers))
+        return v.floats(builder.and_(summed, self.keep))
+
+    def doubt(self):
+        found = self.doubts[0]
+        for other in self.doubts[1:]:
+            found = self.v.builder.or_(found, other)
+        self.doubts = []
+        return found
+
+
+_KINDS = {
+    Nearest32: _Nearest,
+    Nearest64: _Nearest64,
+    Full32: _Full,
+    Biased32: _Biased,
+    Random32: _Random,
+    Random64: _Random64,
+}
+# Rows of a tile of two vectors. Its sums must hide the latency of one rounded addition, and with what a
+# rounding needs they must stay in the registers.
+_HEIGHTS = dict.fromkeys(_KINDS, 8 if REGISTERS == 32 else 4)
+if REGISTERS == 16:
+    _HEIGHTS[Nearest32] = _HEIGHTS[Nearest64] = 6
+
+
+def height_of(setting: tuple[float, ...]) -> int:
+    """Rows of the tallest tile of a kind."""
+    return _HEIGHTS[type(setting)]
+
+
+def _emit(builder, v, rounding, rows, vectors, arguments, out):
+    """One tile, from the current block on; ends with branches to `out`.
+
+    Returns pairs of a block that ends so and of the doubts of the tile.
     """
+    a, b, b_stride, c, c_stride, depth, mode, hashes, steps, outer = arguments
+    one = ir.Constant(I64, 1)
+    cells = [(i, j) for i in range(rows) for j in range(vectors)]
+    at = {(i, j): offset(builder, c, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
+    places = {(i, j): offset(builder, hashes, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
+    kind, setting = rounding
+    target = kind(v, setting, places)
+    entry = builder.block
+    blocks = [builder.append_basic_block(name) for name in ("resume", "loop", "end", "add", "put")]
+    resume, loop, end, add, put = blocks
+    builder.cbranch(builder.icmp_signed("==", mode, ir.Constant(I64, RESUME)), resume, loop)
 
-    @intrinsic
-    def tile(typing, a, b, b_stride, c, c_stride, depth, setting, mode):
-        kind = types.uintp if rounding is _Full else (types.float32 if bits == 32 else types.float64)
-        signature = types.void(
-            types.uintp, types.uintp, types.intp, types.uintp, types.intp, types.intp, kind, types.intp
-        )
+    builder.position_at_end(resume)
+    held = {cell: v.load(at[cell]) for cell in cells}
+    builder.branch(loop)
 
-        def emit(context, builder, signature, arguments):
-            a, b, b_stride, c, c_stride, depth, setting, mode = arguments
-            v = _Vectors(builder, bits)
-            a, b, c = (builder.inttoptr(address, v.scalar.as_pointer()) for address in (a, b, c))
-            target = rounding(v, setting)
-
-            def at(base, *terms):
-                offset = ir.Constant(_I64, 0)
-                for factor, count in terms:
-                    offset = builder.add(offset, builder.mul(factor, ir.Constant(_I64, count)))
-                return builder.gep(base, [offset])
-
-            one = ir.Constant(_I64, 1)
-            cells = [(i, j) for i in range(rows) for j in range(vectors)]
-            places = {(i, j): at(c, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
-            entry = builder.block
-            blocks = (
-                builder.append_basic_block(name) for name in ("resume", "loop", "end", "add", "put", "out")
+    builder.position_at_end(loop)
+    k = builder.phi(I64)
+    sums = {cell: builder.phi(v.type) for cell in cells}
+    doubts = builder.phi(v.integers)
+    per_panel = v.memory_lanes // v.lanes
+    columns = [
+        v.load(
+            offset(
+                builder, b, (k, v.memory_lanes), (b_stride, j // per_panel), (one, j % per_panel * v.lanes)
             )
-            resume, loop, end, add, put, out = blocks
-            builder.cbranch(builder.icmp_signed("==", mode, ir.Constant(_I64, RESUME)), resume, loop)
+        )
+        for j in range(vectors)
+    ]
+    scales = [v.load_scalar(offset(builder, a, (k, rows), (one, i))) for i in range(rows)]
+    shared = target.step(offset(builder, steps, (k, 2)))
+    rounded = {
+        (i, j): target.round(v.fma(scales[i], columns[j], sums[i, j]), (i, j), shared) for i, j in cells
+    }
+    doubt = target.doubt()
+    doubted = doubts if doubt is None else builder.or_(doubts, doubt)
+    following = builder.add(k, one)
+    for block in (entry, resume):
+        k.add_incoming(ir.Constant(I64, 0), block)
+        doubts.add_incoming(v.integer(0), block)
+    k.add_incoming(following, loop)
+    doubts.add_incoming(doubted, loop)
+    for cell in cells:
+        sums[cell].add_incoming(v.zero, entry)
+        sums[cell].add_incoming(held[cell], resume)
+        sums[cell].add_incoming(rounded[cell], loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, end)
 
-            builder.position_at_end(resume)
-            held = {cell: v.load(places[cell]) for cell in cells}
-            builder.branch(loop)
-
-            builder.position_at_end(loop)
-            k = builder.phi(_I64)
-            sums = {cell: builder.phi(v.type) for cell in cells}
-            columns = [v.load(at(b, (k, v.lanes), (b_stride, j))) for j in range(vectors)]
-            scales = [v.splat(builder.load(at(a, (k, rows), (one, i)))) for i in range(rows)]
-            rounded = {(i, j): target.round(v.fma(scales[i], columns[j], sums[i, j])) for i, j in cells}
-            following = builder.add(k, one)
-            for block in (entry, resume):
-                k.add_incoming(ir.Constant(_I64, 0), block)
-            k.add_incoming(following, loop)
-            for cell in cells:
-                sums[cell].add_incoming(v.zero, entry)
-                sums[cell].add_incoming(held[cell], resume)
-                sums[cell].add_incoming(rounded[cell], loop)
-            builder.cbranch(builder.icmp_signed("<", following, depth), loop, end)
-
-            builder.position_at_end(end)
-            builder.cbranch(builder.icmp_signed("==", mode, ir.Constant(_I64, ADD)), add, put)
-            builder.position_at_end(add)
-            for cell in cells:
-                total = builder.fadd(v.load(places[cell]), rounded[cell])
-                v.store(target.round(total), places[cell])
-            builder.branch(out)
-            builder.position_at_end(put)
-            for cell in cells:
-                v.store(rounded[cell], places[cell])
-            builder.branch(out)
-            builder.position_at_end(out)
-            return context.get_dummy_value()
-
-        return signature, emit
-
-    return tile
+    builder.position_at_end(end)
+    builder.cbranch(builder.icmp_signed("==", mode, ir.Constant(I64, ADD)), add, put)
+    builder.position_at_end(add)
+    shared = target.step(outer)
+    for cell in cells:
+        total = builder.fadd(v.load(at[cell]), rounded[cell])
+        v.store(target.finish(target.round(total, cell, shared)), at[cell])
+    doubt = target.doubt()
+    in_all = v.any_bit(doubted if doubt is None else builder.or_(doubted, doubt))
+    builder.branch(out)
+    builder.position_at_end(put)
+    for cell in cells:
+        v.store(target.finish(rounded[cell]), at[cell])
+    in_sums = v.any_bit(doubted)
+    builder.branch(out)
+    return [(add, in_all), (put, in_sums)]
 
 
-_f32_8x2, _f32_4x2, _f32_2x2, _f32_1x2 = (_tile(32, rows, 2) for rows in (8, 4, 2, 1))
-_f32_8x1, _f32_4x1, _f32_2x1, _f32_1x1 = (_tile(32, rows, 1) for rows in (8, 4, 2, 1))
-_any_8x2, _any_4x2, _any_2x2, _any_1x2 = (_tile(32, rows, 2, _Full) for rows in (8, 4, 2, 1))
-_any_8x1, _any_4x1, _any_2x1, _any_1x1 = (_tile(32, rows, 1, _Full) for rows in (8, 4, 2, 1))
-_f64_8x2, _f64_4x2, _f64_2x2, _f64_1x2 = (_tile(64, rows, 2) for rows in (8, 4, 2, 1))
-_f64_8x1, _f64_4x1, _f64_2x1, _f64_1x1 = (_tile(64, rows, 1) for rows in (8, 4, 2, 1))
+@intrinsic
+def _tile(typing, a, b, b_stride, c, c_stride, depth, mode, height, vectors, setting, hashes, steps, outer):
+    """Sums of ``a @ b``, rounded at every step as `setting` says, for `height` rows and 1 or 2 `vectors`.
 
+    `a`, `b`, `c`, `hashes`, `steps` and `outer` are addresses; strides count elements, from one panel of
+    `b` and one row of `c` and `hashes` to the next. The sums start from +0, or with `RESUME` from `c`.
+    They are written to `c`, or with `ADD` added to it and rounded once more. `steps` holds the random
+    words of the steps, `outer` those of the addition. Returns whether any rounding could not be decided.
+    """
+    family = setting.instance_class
+    kind = _KINDS[family]
+    p, n = types.uintp, types.intp
+    signature = types.boolean(p, p, n, p, n, n, n, n, n, setting, p, p, p)
 
-def full_setting(
-    frac_bits: int, emin: int, max_value: float, above: float
-) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    """Numbers that `gemm` takes for sums of any kind: least and largest exponent field, lift, limits."""
-    limits = np.array([max_value, above], np.float32).view(np.int32)
-    fields = [(emin + 127) << 23, (231 + frac_bits) << 23, (23 - frac_bits) << 23 | 0x400000]
-    return np.array([*fields, *limits], np.int32)
+    def emit(context, builder, signature, arguments):
+        a, b, b_stride, c, c_stride, depth, mode, height, vectors, setting, hashes, steps, outer = arguments
+        v = Vectors(builder, kind.bits)
+        fields = [builder.extract_value(setting, i) for i in range(len(family._fields))]
+        a, b, c = (builder.inttoptr(address, v.stored.as_pointer()) for address in (a, b, c))
+        hashes, steps, outer = (builder.inttoptr(x, I32.as_pointer()) for x in (hashes, steps, outer))
+        shared = a, b, b_stride, c, c_stride, depth, mode, hashes, steps, outer
+        out = builder.append_basic_block("out")
+        shapes = [(rows, count) for rows in sorted({_HEIGHTS[family], 4, 2, 1}) for count in (1, 2)]
+        shape = builder.add(builder.mul(height, ir.Constant(I64, 2)), vectors)
+        # The first shape is the default: no other one is ever asked for.
+        switch, ends = None, []
+        for rows, count in shapes:
+            block = builder.append_basic_block(f"tile_{rows}x{count}")
+            if switch is None:
+                switch = builder.switch(shape, block)
+            else:
+                switch.add_case(ir.Constant(I64, 2 * rows + count), block)
+            builder.position_at_end(block)
+            ends += _emit(builder, v, (kind, fields), rows, count, shared, out)
+        builder.position_at_end(out)
+        found = builder.phi(ir.IntType(1))
+        for block, doubt in ends:
+            found.add_incoming(doubt, block)
+        return found
 
-
-@njit(cache=True, nogil=True)
-def pack_rows(a, out):
-    """Pack (m, k) into panels of 8 rows, then 4, 2, 1; out is flat, m * k."""
-    rows, depth = a.shape
-    at, first, height = 0, 0, ROWS
-    while first < rows:
-        while first + height > rows:
-            height //= 2
-        panel = out[at : at + height * depth].reshape(depth, height)
-        if height == ROWS:  # eight streams by name: three times as fast as a loop over them
-            a0, a1, a2, a3 = a[first], a[first + 1], a[first + 2], a[first + 3]
-            a4, a5, a6, a7 = a[first + 4], a[first + 5], a[first + 6], a[first + 7]
-            for k in range(depth):
-                panel[k, 0], panel[k, 1], panel[k, 2], panel[k, 3] = a0[k], a1[k], a2[k], a3[k]
-                panel[k, 4], panel[k, 5], panel[k, 6], panel[k, 7] = a4[k], a5[k], a6[k], a7[k]
-        else:
-            for k in range(depth):
-                for i in range(height):
-                    panel[k, i] = a[first + i, k]
-        at += height * depth
-        first += height
-
-
-@njit(cache=True, nogil=True)
-def pack_columns(b, out, along_k):
-    """Pack (k, n) into out, (panels, k, lanes); `along_k` where `b` is contiguous that way."""
-    depth, columns = b.shape
-    lanes = out.shape[2]
-    for p in range(out.shape[0]):
-        width = min(lanes, columns - p * lanes)
-        strip, panel = b[:, p * lanes : p * lanes + width], out[p]
-        if along_k:
-            for j in range(width):
-                for k in range(depth):
-                    panel[k, j] = strip[k, j]
-        elif width == LANES_32:  # a constant number of turns becomes one vector
-            for k in range(depth):
-                for j in range(LANES_32):
-                    panel[k, j] = strip[k, j]
-        elif width == LANES_64:
-            for k in range(depth):
-                for j in range(LANES_64):
-                    panel[k, j] = strip[k, j]
-        else:
-            for k in range(depth):
-                for j in range(width):
-                    panel[k, j] = strip[k, j]
-        if width < lanes:
-            panel[:, width:] = 0.0
+    return signature, emit
 
 
 @njit(cache=True, nogil=True)
-def _row_of_tiles_f32(a, b, stride, c, width, n, lift, mode, height, two):
-    if two:
-        if height == 8:
-            _f32_8x2(a, b, stride, c, width, n, lift, mode)
-        elif height == 4:
-            _f32_4x2(a, b, stride, c, width, n, lift, mode)
-        elif height == 2:
-            _f32_2x2(a, b, stride, c, width, n, lift, mode)
-        else:
-            _f32_1x2(a, b, stride, c, width, n, lift, mode)
-    elif height == 8:
-        _f32_8x1(a, b, stride, c, width, n, lift, mode)
-    elif height == 4:
-        _f32_4x1(a, b, stride, c, width, n, lift, mode)
-    elif height == 2:
-        _f32_2x1(a, b, stride, c, width, n, lift, mode)
-    else:
-        _f32_1x1(a, b, stride, c, width, n, lift, mode)
-
-
-@njit(cache=True, nogil=True)
-def _row_of_tiles_any(a, b, stride, c, width, n, lift, mode, height, two):
-    if two:
-        if height == 8:
-            _any_8x2(a, b, stride, c, width, n, lift, mode)
-        elif height == 4:
-            _any_4x2(a, b, stride, c, width, n, lift, mode)
-        elif height == 2:
-            _any_2x2(a, b, stride, c, width, n, lift, mode)
-        else:
-            _any_1x2(a, b, stride, c, width, n, lift, mode)
-    elif height == 8:
-        _any_8x1(a, b, stride, c, width, n, lift, mode)
-    elif height == 4:
-        _any_4x1(a, b, stride, c, width, n, lift, mode)
-    elif height == 2:
-        _any_2x1(a, b, stride, c, width, n, lift, mode)
-    else:
-        _any_1x1(a, b, stride, c, width, n, lift, mode)
-
-
-@njit(cache=True, nogil=True)
-def _row_of_tiles_f64(a, b, stride, c, width, n, lift, mode, height, two):
-    if two:
-        if height == 8:
-            _f64_8x2(a, b, stride, c, width, n, lift, mode)
-        elif height == 4:
-            _f64_4x2(a, b, stride, c, width, n, lift, mode)
-        elif height == 2:
-            _f64_2x2(a, b, stride, c, width, n, lift, mode)
-        else:
-            _f64_1x2(a, b, stride, c, width, n, lift, mode)
-    elif height == 8:
-        _f64_8x1(a, b, stride, c, width, n, lift, mode)
-    elif height == 4:
-        _f64_4x1(a, b, stride, c, width, n, lift, mode)
-    elif height == 2:
-        _f64_2x1(a, b, stride, c, width, n, lift, mode)
-    else:
-        _f64_1x1(a, b, stride, c, width, n, lift, mode)
-
-
-@njit(cache=True, nogil=True)
-def gemm(a, b, out, chunk, lift, setting, first_panel, last_panel):
+def gemm(a, b, out, chunk, top, setting, control, panels, from_zero, first_panel, last_panel):
     """Panels ``first_panel .. last_panel - 1`` of the columns of ``out = a @ b``.
 
-    Every addition is rounded to nearest even as `_kernels.gemm_f32` and `gemm_f64` do; the type of the
-    arrays, float32 or float64, says which. With a `setting` of five numbers (see `full_setting`; else
-    of none) the sums may be any float32, and `out` must be zero: a first chunk of -0 is added to +0.
-    `out` is (m, panels * lanes).
+    `a` is packed in panels of at most `top` rows; `out` is (m, panels * lanes) float32. `control` is the
+    direction in which the processor rounds, `panels` those of a tile of two vectors. With `from_zero` the
+    first chunk of several is added to what is in `out`, zeros: a sum of -0 becomes +0.
     """
-    full = setting.shape[0] > 0
-    address = setting.ctypes.data
+    before = read_control()
+    write_control(np.uint32(control))
     rows, width = out.shape
     depth, lanes = b.shape[1], b.shape[2]
-    size = out.itemsize
     chunked = chunk < depth
     step = chunk if chunked else min(depth, DEPTH)
     run = max(DEPTH // step, 1) * step
+    none = np.uintp(0)
     for low in range(0, depth, run):
         high = min(low + run, depth)
         p = first_panel
         while p < last_panel:
-            two = p + 2 <= last_panel
-            i, height = 0, ROWS
+            count = min(panels, last_panel - p)
+            vectors = 2 * count // panels
+            i, height = 0, top
             while i < rows:
-                while i + height > rows:
-                    height //= 2
-                c = out.ctypes.data + size * (i * width + p * lanes)
+                height = height_at(i, rows, height)
+                c = out.ctypes.data + 4 * (i * width + p * lanes)
                 for k in range(low, high, step):
                     n = min(step, high - k)
-                    pa = a.ctypes.data + size * (i * depth + k * height)
-                    pb = b.ctypes.data + size * (p * depth * lanes + k * lanes)
+                    pa = a.ctypes.data + 4 * (i * depth + k * height)
+                    pb = b.ctypes.data + 4 * (p * depth + k) * lanes
                     mode = ADD if chunked else RESUME
-                    if k == 0 and not (full and chunked):
+                    if k == 0 and not (from_zero and chunked):
                         mode = REPLACE
-                    if full:
-                        _row_of_tiles_any(pa, pb, depth * lanes, c, width, n, address, mode, height, two)
-                    elif size == 4:
-                        _row_of_tiles_f32(pa, pb, depth * lanes, c, width, n, lift, mode, height, two)
-                    else:
-                        _row_of_tiles_f64(pa, pb, depth * lanes, c, width, n, lift, mode, height, two)
+                    _tile(
+                        pa, pb, depth * lanes, c, width, n, mode, height, vectors, setting, none, none, none
+                    )
                 i += height
-            p += 2 if two else 1
+            p += count
+    write_control(before)
+
+
+@njit(cache=True, nogil=True)
+def fill_hashes(out, row_step, column_step):
+    """Hashes of the output elements ``i * row_step + j * column_step``."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = output_hash(i * row_step + j * column_step)
+
+
+@njit(cache=True, nogil=True)
+def fill_steps(out, k0, k1):
+    """Multipliers and addends of the additions 0, 1, ...; (additions, 2)."""
+    for number in range(out.shape[0]):
+        out[number, 0], out[number, 1] = step_words(number, 0, k0, k1)
+
+
+@njit(cache=True, nogil=True)
+def finish_exactly(a, b, out, chunk, step, at, target, elements, key):
+    """What `gemm_random` left undone of a tile, by plain loops: any sum, any target.
+
+    ``at = (i, height, p, vectors, k)``: its rows, its panels, and the first product that is missing.
+    """
+    i, height, p, vectors, start = at
+    depth, lanes = b.shape[1], b.shape[2]
+    row_step, column_step = elements
+    k0, k1 = key
+    for row in range(height):
+        for column in range(p * lanes, min((p + vectors) * lanes, out.shape[1])):
+            element = (i + row) * row_step + column * column_step
+            total = np.float64(out[i + row, column]) if start > 0 else 0.0
+            for first in range(start, depth, step):
+                partial = 0.0 if chunk < depth else total
+                for k in range(first, min(first + step, depth)):
+                    x = np.float64(a[i * depth + k * height + row])
+                    y = np.float64(b[column // lanes, k, column % lanes])
+                    partial = round_sum(partial, x * y, target, True, element, k, k0, k1)
+                if chunk < depth:
+                    number = depth + first // chunk
+                    partial = round_sum(total, partial, target, True, element, number, k0, k1)
+                total = partial
+            out[i + row, column] = total
+
+
+@njit(cache=True, nogil=True)
+def _put_back(held, tile):
+    for row in range(tile.shape[0]):
+        for column in range(tile.shape[1]):
+            tile[row, column] = held[row, column]
+
+
+@njit(cache=True, nogil=True)
+def gemm_random(
+    a, b, out, chunk, top, narrow, wide, exactly, ceiling, hashes, steps, stopped, first_panel, last_panel
+):  # fmt: skip
+    """`gemm` with stochastic rounding.
+
+    `hashes` is as `out`, `steps` (additions, 2): see `fill_hashes`, `fill_steps`. ``exactly = (narrow,
+    wide)`` tells whether sums must be exact, in float32 and in float64: the processor says if one was not.
+    A tile that float32 cannot do is done again in float64. Where that does not decide either, or a sum is
+    so large that it might overflow (above `ceiling` when a tile begins), ``stopped[i, p]`` receives the
+    product, counted from 1, with which `finish_exactly` must go on; (rows, panels), at first zeros.
+    """
+    before = read_control()
+    rows, width = out.shape
+    depth, lanes = b.shape[1], b.shape[2]
+    narrow_exactly, wide_exactly = exactly
+    chunked = chunk < depth
+    step = chunk if chunked else min(depth, DEPTH)
+    run = max(DEPTH // step, 1) * step
+    held = np.empty((top, 2 * lanes), np.float32)
+    tried, failed = 0, 0
+    for low in range(0, depth, run):
+        high = min(low + run, depth)
+        p = first_panel
+        while p < last_panel:
+            vectors = min(2, last_panel - p)
+            left, right = p * lanes, (p + vectors) * lanes
+            i, height = 0, top
+            while i < rows:
+                height = height_at(i, rows, height)
+                place = 4 * (i * width + left)
+                tile = out[i : i + height, left:right]
+                k = low
+                while k < high and stopped[i, p] == 0:
+                    n = min(step, high - k)
+                    pa = a.ctypes.data + 4 * (i * depth + k * height)
+                    pb = b.ctypes.data + 4 * (p * depth + k) * lanes
+                    mode = REPLACE if k == 0 else (ADD if chunked else RESUME)
+                    words = steps.ctypes.data + 8 * k
+                    outer = steps.ctypes.data + 8 * (depth + k // step) if chunked else words
+                    largest = np.float32(0.0)
+                    if mode != REPLACE:
+                        for row in range(height):
+                            for column in range(right - left):
+                                held[row, column] = tile[row, column]
+                                largest = max(largest, abs(tile[row, column]))
+                    safe, done = largest <= ceiling, False
+                    # Where most attempts fail, more of them only cost time.
+                    if safe and failed <= 8 + tried // 2:
+                        write_control(np.uint32(TOWARD_ZERO))
+                        _tile(
+                            pa, pb, depth * lanes, out.ctypes.data + place, width, n, mode, height, vectors,
+                            narrow, hashes.ctypes.data + place, words, outer,
+                        )  # fmt: skip
+                        done = not (narrow_exactly and read_control() & INEXACT)
+                        tried += 1
+                        if not done:
+                            failed += 1
+                            if mode != REPLACE:
+                                _put_back(held, tile)
+                    if safe and not done:
+                        write_control(np.uint32(TOWARD_ZERO))
+                        doubt = False
+                        for panel in range(vectors):
+                            there = place + 4 * panel * lanes
+                            doubt |= _tile(
+                                pa, pb + 4 * panel * depth * lanes, 0, out.ctypes.data + there, width, n,
+                                mode, height, 2, wide, hashes.ctypes.data + there, words, outer,
+                            )  # fmt: skip
+                        done = not (doubt or (wide_exactly and read_control() & INEXACT))
+                        if not done and mode != REPLACE:
+                            _put_back(held, tile)
+                    if not done:
+                        stopped[i, p] = k + 1
+                    k += n
+                i += height
+            p += vectors
+    write_control(before)

@@ -119,7 +119,7 @@ def test_an_exact_sum_takes_the_error_of_its_float64_into_account():
     from numerics._kernels.random import stream_key
     from numerics._kernels.rounding import round_sum
 
-    target = tuple(Target.of(parse_format("e5m2"), Rounding.STOCHASTIC))
+    target = Target.of(parse_format("e5m2"), Rounding.STOCHASTIC).scalars()
     moved = 0
     for stream in range(40):
         first = 0xFFFFFFFF - sum_word(0, 0, 0, 3, stream)

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from numerics import Accumulator, Certificate, matmul
 from numerics._kernels import loops
 from numerics._target import Target
-from oracles.rational import dot_rational, matmul_rational
-from oracles.strategies import ACCUMULATORS, KINDS, OPERANDS, draw_operands, float_formats
+from oracles.rational import DETERMINISTIC, dot_rational, matmul_rational
+from oracles.strategies import (
+    ACCUMULATORS,
+    KINDS,
+    OPERANDS,
+    STOCHASTIC_TEXTS,
+    draw_operands,
+    float_formats,
+)
 
 
 def exact_kernel(a, b, accumulator, seed=0, stream=0):
@@ -19,7 +26,7 @@ def exact_kernel(a, b, accumulator, seed=0, stream=0):
     chunk = min(accumulator.chunk or a.shape[1], a.shape[1])
     target = Target.of(accumulator.format, accumulator.rounding)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    loops.gemm_exact(a, b, out, chunk, tuple(target), seed, stream)
+    loops.gemm_exact(a, b, out, chunk, target.scalars(), seed, stream)
     return out
 
 
@@ -38,7 +45,10 @@ PATHS = [
     ("e4m3fn", "huge", "fp16", "float32-full"),
     ("e5m2", "tiny", "fp16", "float32-full"),
     ("e4m3fn", "huge", "e5m3", "exact"),
-    ("e4m3fn", "normal", "e6m9 rounding=toward-zero", "exact"),
+    ("e4m3fn", "normal", "e6m9 rounding=toward-zero", "float32"),
+    ("fp16", "normal", "e8m2 chunk=7 rounding=up", "float32"),
+    ("e4m3fn", "huge", "e5m3 rounding=down", "exact"),
+    ("e4m3fn", "normal", "e6m9 rounding=to-odd", "exact"),
 ]
 
 
@@ -65,12 +75,14 @@ def test_each_path_is_taken_and_gives_the_bits_of_the_exact_one(operand, kind, a
     kind=st.sampled_from(KINDS),
     shape=st.tuples(st.integers(1, 4), st.integers(1, 90), st.integers(1, 4)),
     chunk=st.none() | st.integers(1, 95),
+    rounding=st.just("nearest-even") | st.sampled_from(DETERMINISTIC) | STOCHASTIC_TEXTS,
     seed=st.integers(0, 2**32),
 )
-def test_a_certified_path_and_the_exact_kernel_agree(left, right, fmt, kind, shape, chunk, seed):
+def test_a_certified_path_and_the_exact_kernel_agree(left, right, fmt, kind, shape, chunk, rounding, seed):
     a, b = draw_operands(np.random.default_rng(seed), left, right, kind, *shape)
-    accumulator = Accumulator(fmt, chunk=chunk)
-    np.testing.assert_array_equal(matmul(a, b, accumulator), exact_kernel(a, b, accumulator))
+    accumulator = Accumulator(fmt, chunk=chunk, rounding=rounding)
+    expected = exact_kernel(a, b, accumulator, seed, 1)
+    np.testing.assert_array_equal(matmul(a, b, accumulator, seed=seed, stream=1), expected)
 
 
 @settings(max_examples=200)

@@ -9,9 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from numerics import Accumulator, Certificate, _sequential, cast, matmul, threads
-from numerics._kernels import loops
-from numerics._kernels.tiles import DEPTH, LANES_32, ROWS
+from numerics._kernels import loops, random, tiles, vectors
+from numerics._kernels.tiles import DEPTH
+from numerics._kernels.vectors import LANES_32
 from numerics._target import Target
+
+ROWS = 8  # no tile is taller
 
 
 def operands(m, k, n, seed=0):
@@ -21,9 +24,10 @@ def operands(m, k, n, seed=0):
 
 
 def same(a, b, chunk, frac_bits, *, wide):
-    tiles = _sequential._in_tiles(a, b, chunk, frac_bits, wide=wide)
-    loops = _sequential._loops(a, b, chunk, frac_bits, wide=wide)
-    np.testing.assert_array_equal(tiles.view(np.int32), loops.view(np.int32))
+    setting = tiles.Nearest64(52 - frac_bits) if wide else tiles.Nearest32(23 - frac_bits)
+    found = _sequential._in_tiles(a, b, chunk, setting, vectors.TO_NEAREST)
+    expected = _sequential._loops(a, b, chunk, frac_bits, wide=wide)
+    np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
 
 
 @given(
@@ -136,7 +140,7 @@ def test_sums_that_overflow_underflow_or_are_no_numbers_are_those_of_the_exact_k
     accumulator = Accumulator(text, chunk=chunk)
     expected = np.empty((m, n), np.float32)
     target = Target.of(accumulator.format, accumulator.rounding)
-    loops.gemm_exact(a, b, expected, min(chunk or k, k), tuple(target), 0, 0)
+    loops.gemm_exact(a, b, expected, min(chunk or k, k), target.scalars(), 0, 0)
     got = matmul(a, b, accumulator)
     nan = np.isnan(expected)
     np.testing.assert_array_equal(np.isnan(got), nan)
@@ -151,3 +155,115 @@ def test_what_may_overflow_or_underflow_takes_the_full_path():
     assert Certificate.of(a, b, Accumulator("e5m10")).path == "float32"
     # Products of eight bits do not fit a register of five.
     assert Certificate.of(a * big, b, Accumulator("e5m4")).path == "exact"
+
+
+DIRECTED = ("toward-zero", "nearest-away", "down", "up")
+STOCHASTIC = (
+    "stochastic",
+    "stochastic:1",
+    "stochastic:10",
+    "stochastic:14",
+    "stochastic:15",
+    "stochastic:32",
+)
+
+
+@settings(max_examples=300)
+@given(
+    m=st.integers(1, 2 * ROWS + 3),
+    n=st.integers(1, 5 * LANES_32 // 2),
+    k=st.integers(1, 40),
+    chunk=st.sampled_from([None, 1, 5, 16]),
+    text=st.sampled_from(["e6m9", "e8m13", "e8m20", "e8m2", "e6m9-flush", "e8m22", "e8m23"]),
+    rounding=st.sampled_from(DIRECTED + STOCHASTIC),
+    operand=st.sampled_from(["e5m2", "e4m3fn", "e2m1", "fp16", "bf16"]),
+    spread=st.sampled_from([0, 0, 4, 12]),
+    cancel=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_every_rounding_in_tiles_is_that_of_the_exact_kernel(
+    m, n, k, chunk, text, rounding, operand, spread, cancel, seed
+):
+    rng = np.random.default_rng(seed)
+    a, b = (
+        cast((rng.normal(size=s) * 2.0 ** rng.integers(-spread, spread + 1, s)).astype(np.float32), operand)
+        for s in ((m, k), (k, n))
+    )
+    if cancel and k > 1:  # exact zeros inside the sums
+        a[:, 1::2], b[1::2] = -a[:, : k // 2 * 2 : 2], b[: k // 2 * 2 : 2]
+    accumulator = Accumulator(text, chunk=chunk, rounding=rounding)
+    expected = np.empty((m, n), np.float32)
+    target = Target.of(accumulator.format, accumulator.rounding)
+    loops.gemm_exact(a, b, expected, min(chunk or k, k), target.scalars(), seed, 3)
+    got = matmul(a, b, accumulator, seed=seed, stream=3)
+    np.testing.assert_array_equal(got.view(np.int32), expected.view(np.int32))
+
+
+def test_directed_and_stochastic_sums_in_range_take_the_tiles():
+    a, b = operands(4, 50, 4)
+    for rounding in DIRECTED + STOCHASTIC:
+        assert Certificate.of(a, b, Accumulator("e6m9", rounding=rounding)).path == "float32"
+    for rounding in ("to-odd", "nearest-even"):
+        path = Certificate.of(a, b, Accumulator("e6m9", rounding=rounding)).path
+        assert path == ("exact" if rounding == "to-odd" else "float32")
+
+
+@pytest.mark.parametrize("rounding", STOCHASTIC)
+def test_sums_that_float32_cannot_hold_are_done_again(rounding):
+    # 2**15 + 2**-10 needs 26 bits; every tile has such a sum in some step of every run of DEPTH.
+    rng = np.random.default_rng(0)
+    depth = 2 * DEPTH + 70
+    a = rng.choice(np.array([1.0, -1.0, 2.0**-10, 2.0**15, -(2.0**15)], np.float32), (7, depth))
+    b = np.ones((depth, 2 * LANES_32 + 3), np.float32)
+    for chunk in (None, 100):
+        accumulator = Accumulator("e6m9", rounding=rounding, chunk=chunk)
+        expected = np.empty((7, b.shape[1]), np.float32)
+        target = Target.of(accumulator.format, accumulator.rounding)
+        loops.gemm_exact(a, b, expected, chunk or depth, target.scalars(), 5, 0)
+        np.testing.assert_array_equal(matmul(a, b, accumulator, seed=5), expected)
+
+
+def test_sums_too_large_to_be_safe_are_finished_exactly():
+    # Toward the upper end of e5m10, 65504; the certificate cannot exclude an overflow in later runs.
+    a = np.full((9, 3 * DEPTH), 8.0, np.float32)
+    b = np.ones((3 * DEPTH, LANES_32 + 2), np.float32)
+    b[:, 1] = -1.0
+    b[:, 2] = 0.001953125
+    for chunk in (None, 256):
+        accumulator = Accumulator("e5m10", rounding="stochastic", chunk=chunk)
+        assert Certificate.of(a, b, accumulator).ceiling < 65504
+        expected = np.empty((9, b.shape[1]), np.float32)
+        target = Target.of(accumulator.format, accumulator.rounding)
+        loops.gemm_exact(a, b, expected, chunk or 3 * DEPTH, target.scalars(), 5, 0)
+        np.testing.assert_array_equal(matmul(a, b, accumulator, seed=5), expected)
+
+
+def test_a_word_that_does_not_decide_sends_a_tile_to_the_exact_kernel(monkeypatch):
+    # 1 + d: of the 33 bits of d below the last place of 1 the first 32 complement the word of the addition.
+    finished = []
+    exactly = tiles.finish_exactly
+    monkeypatch.setattr(tiles, "finish_exactly", lambda *args: finished.append(args) or exactly(*args))
+    whole, stream = next(
+        (2 * (0xFFFFFFFF - word) + 1, stream)
+        for stream in range(100)
+        if (word := int(random.sum_word(0, 1, 0, *random.stream_key(1, stream))))
+        and factors(2 * (0xFFFFFFFF - word) + 1)
+    )
+    left, right = factors(whole)
+    a = np.array([[1.0, left]], np.float32)
+    b = np.ones((2, LANES_32), np.float32)
+    b[1, 0] = right * 2.0**-42
+    accumulator = Accumulator("e8m9", rounding="stochastic")
+    expected = np.empty((1, LANES_32), np.float32)
+    target = Target.of(accumulator.format, accumulator.rounding)
+    loops.gemm_exact(a, b, expected, 2, target.scalars(), 1, stream)
+    np.testing.assert_array_equal(matmul(a, b, accumulator, seed=1, stream=stream), expected)
+    assert len(finished) == 1
+
+
+def factors(number):
+    """Two factors that fit float32, or nothing."""
+    for low in range(1 << 11, 1 << 17):
+        if number % low == 0 and number // low < 1 << 24:
+            return low, number // low
+    return None
