@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from threading import local
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numba import config
 
-from numerics import threads
 from numerics._kernels import loops, panels, random, tiles, vectors
 from numerics._kernels import rounding as modes
+from numerics._packing import over_panels, pack
 from numerics._target import Target
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
 
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
-_KEPT_BYTES = 1 << 25  # of packed operands, per thread and operand
-_room = local()
-_LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
 
 
 def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int, stream: int) -> np.ndarray:
@@ -76,9 +72,9 @@ def _in_tiles(
     """Share the panels of columns among threads."""
     top, from_zero = tiles.height_of(setting), isinstance(setting, tiles.Full32)
     wide = isinstance(setting, tiles.Nearest64)
-    packed_a, packed_b = _packed(a, b, top)
+    packed_a, packed_b = pack(a, b, top)
     out = (np.zeros if from_zero else np.empty)((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
-    _over_panels(
+    over_panels(
         partial(
             tiles.gemm, packed_a, packed_b, out, chunk, top, setting, control, 1 if wide else 2, from_zero
         ),
@@ -109,7 +105,7 @@ def _stochastic(
     exact_wide = bits == modes.EXACT or bits > wide
 
     top = tiles.height_of(narrow)
-    packed_a, packed_b = _packed(a, b, top)
+    packed_a, packed_b = pack(a, b, top)
     out = np.empty((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
     hashes = np.empty(out.shape, np.uint32)
     tiles.fill_hashes(hashes, *elements)
@@ -132,7 +128,7 @@ def _stochastic(
         steps,
         stopped,
     )
-    _over_panels(work, packed_b, len(a))
+    over_panels(work, packed_b, len(a))
     step = chunk if chunk < a.shape[1] else min(chunk, tiles.DEPTH)
     for i, p in np.argwhere(stopped):
         height = panels.height_at(int(i), len(a), top)
@@ -144,35 +140,6 @@ def _stochastic(
 def _upper(width: int, bits: int) -> int:
     """Mask of the upper `bits` of `width` bits, of all of them for 0."""
     return (1 << width) - (1 << max(width - (bits or width), 0))
-
-
-def _packed(a: np.ndarray, b: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Panels of rows, and of columns."""
-    (rows, depth), columns = a.shape, b.shape[1]
-    count = -(-columns // vectors.LANES_32)
-    packed_a = _scratch("a", rows * depth)
-    packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
-    panels.pack_rows(a, packed_a, top)
-    panels.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
-    return packed_a, packed_b
-
-
-def _over_panels(work: Any, packed_b: np.ndarray, rows: int) -> None:
-    """Run ``work(first, last)`` over all panels of columns, in as many threads as that is worth."""
-    count, depth, lanes = packed_b.shape
-    parts = threads.parts(count, work=rows * count * lanes * depth, least=_LEAST_WORK)
-    threads.run([partial(work, low, high) for low, high in parts])
-
-
-def _scratch(name: str, size: int) -> np.ndarray:
-    """Room for packed operands, kept by each thread: fresh pages cost more than the packing."""
-    if 4 * size > _KEPT_BYTES:
-        return np.empty(size, np.float32)
-    kept: np.ndarray | None = getattr(_room, name, None)
-    if kept is None or kept.size < size:
-        kept = np.empty(max(size, 1), np.float32)
-        setattr(_room, name, kept)
-    return kept[:size]
 
 
 def _loops(

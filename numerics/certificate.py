@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import frexp
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,38 @@ from numerics.rounding import Mode, Rounding
 Path = Literal["float32", "float32-full", "float64", "exact"]
 
 _INFINITY_BITS = 0x7F800000  # of float32; NaNs are above
+
+
+class Operand(NamedTuple):
+    """What is known of an operand: an upper bound of each kind over its elements.
+
+    Attributes
+    ----------
+    largest
+        Largest magnitude.
+    unit
+        Exponent of the largest power of two that divides every element; 2000 for zeros only.
+    bits
+        Significand bits, from the first that is set to the last.
+    finite
+        Whether there is neither infinity nor NaN; such elements count for nothing else.
+    """
+
+    largest: float
+    unit: int
+    bits: int
+    finite: bool
+
+    @classmethod
+    def of(cls, x: np.ndarray) -> Operand:
+        """Look at every element of a float32 or float64 array."""
+        flat = x.reshape(-1) if x.flags.c_contiguous else x.T.reshape(-1)
+        if x.dtype == np.float32:
+            pattern, unit, bits = facts.operand_facts_f32(flat)
+            if pattern < _INFINITY_BITS:
+                return cls(float(np.int32(pattern).view(np.float32)), int(unit), int(bits), True)
+        found: tuple[Any, Any, Any, Any] = facts.operand_facts(flat)
+        return cls(float(found[0]), int(found[1]), int(found[2]), bool(found[3]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +109,7 @@ class Certificate:
         ValueError
             Products that float64 cannot hold.
         """
-        (a_max, a_unit, a_bits, a_finite), (b_max, b_unit, b_bits, b_finite) = _facts(a), _facts(b)
+        (a_max, a_unit, a_bits, a_finite), (b_max, b_unit, b_bits, b_finite) = Operand.of(a), Operand.of(b)
         product_bits, unit = a_bits + b_bits, a_unit + b_unit
         if product_bits > 53:
             raise ValueError(
@@ -155,16 +187,6 @@ def _fits_float32(
 
 def _is_float32(largest: float, unit: int) -> bool:
     return largest < 2.0**128 and unit >= -149
-
-
-def _facts(x: np.ndarray) -> tuple[float, int, int, bool]:
-    flat = x.reshape(-1) if x.flags.c_contiguous else x.T.reshape(-1)
-    if x.dtype == np.float32:
-        bits, unit, precision = facts.operand_facts_f32(flat)
-        if bits < _INFINITY_BITS:
-            return float(np.int32(bits).view(np.float32)), int(unit), int(precision), True
-    found: tuple[Any, Any, Any, Any] = facts.operand_facts(flat)
-    return float(found[0]), int(found[1]), int(found[2]), bool(found[3])
 
 
 def _sum_bound(term: float, count: int, precision: int, mode: Mode) -> float:

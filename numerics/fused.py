@@ -11,16 +11,21 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import log2
 from typing import Any
 
 import numpy as np
+from numba import config
 
 from numerics._kernels import fused as kernels
+from numerics._kernels import fused_tiles
+from numerics._packing import over_panels, pack
 from numerics._target import Target
 from numerics.accumulator import read_options, whole
+from numerics.certificate import Operand
 from numerics.formats import FloatFormat
-from numerics.rounding import Rounding
+from numerics.rounding import Mode, Rounding
 
 _OPTIONS = ("products", "align_bits", "output", "rounding", "promote", "halves")
 
@@ -198,6 +203,8 @@ def fused(
     ValueError
         An operand that is not on its format.
     """
+    if (least := _least_exponent(a, b, adder, formats)) is not None and not config.DISABLE_JIT:
+        return _in_tiles(a, b, adder, formats, least)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     left, left_exp = _split("a", a, formats[0])
     right, right_exp = _split("b", b, formats[1])
@@ -220,6 +227,67 @@ def fused(
         bool(np.isfinite(a).all() and np.isfinite(b).all()),
     )
     return out
+
+
+def _least_exponent(
+    a: np.ndarray, b: np.ndarray, adder: FusedAdder, formats: tuple[FloatFormat, FloatFormat]
+) -> int | None:
+    """Exponent at or below that of any term that is not zero, if the tiles give the bits of the definition.
+
+    They need finite operands of formats with subnormals and signs, products that are exact in float32, an
+    aligned sum that fits 32 bits, and an output that is cut toward zero in the range of its normal numbers.
+    With least exponents of the products e and f fraction bits kept, an addend that is not zero is at
+    least 2**(e - f), its own alignment cuts at 2**(e - 2 f), and all of these must be normal in float32 and
+    in the output, as must 2**f over the least of them.
+    """
+    facts = [Operand.of(x) for x in (a, b)]
+    for fact, fmt in zip(facts, formats, strict=True):
+        on_format = fact.finite and fact.bits <= fmt.precision and fact.largest <= fmt.max
+        if not (on_format and fmt.subnormals and fmt.signed and fact.unit >= fmt.emin - fmt.frac_bits):
+            return None
+    align, output = adder.align_bits, adder.output
+    least = max(formats[0].emin + formats[1].emin - align, -126)
+    bound = a.shape[1] * facts[0].largest * facts[1].largest
+    fits = (
+        formats[0].precision + formats[1].precision <= 24
+        and align + 2 + log2(adder.block + 1) <= 31
+        and adder.rounding.mode is Mode.TOWARD_ZERO
+        and least - align >= max(-126, output.emin)
+        and align - least <= 126
+        and 2.0 * bound <= min(output.max, 2.0**126)
+    )
+    return least if fits else None
+
+
+def _in_tiles(
+    a: np.ndarray,
+    b: np.ndarray,
+    adder: FusedAdder,
+    formats: tuple[FloatFormat, FloatFormat],
+    least: int,
+) -> np.ndarray:
+    top = fused_tiles.TOP
+    packed_a, packed_b = pack(a, b, top)
+    exponents_a, exponents_b = (np.empty(x.shape, np.int32) for x in (packed_a, packed_b))
+    fused_tiles.exponents(packed_a, exponents_a, formats[0].emin)
+    fused_tiles.exponents(packed_b, exponents_b, formats[1].emin)
+    out = np.empty((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
+    keep = -1 << (23 - adder.output.frac_bits)
+    work = partial(
+        fused_tiles.gemm,
+        packed_a,
+        exponents_a,
+        packed_b,
+        exponents_b,
+        out,
+        adder.block,
+        adder.align_bits,
+        least,
+        keep,
+        adder.promote or 0,
+    )
+    over_panels(work, packed_b, len(a))
+    return out[:, : b.shape[1]]
 
 
 def _split(name: str, x: np.ndarray, fmt: FloatFormat) -> tuple[np.ndarray, np.ndarray]:
