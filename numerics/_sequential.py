@@ -12,7 +12,7 @@ from numba import config
 from numerics._kernels import loops, panels, random, tiles, vectors
 from numerics._kernels import rounding as modes
 from numerics._packing import over_panels, pack
-from numerics._target import Target
+from numerics._target import Target, full_setting
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
 
@@ -51,8 +51,7 @@ def _setting(certificate: Certificate, target: Target) -> tuple[Any, int]:
     if certificate.path == "float64":
         return tiles.Nearest64(52 - frac_bits), vectors.TO_NEAREST
     if certificate.path == "float32-full":
-        fields = ((target.emin + 127) << 23, (231 + frac_bits) << 23, shift << 23 | 0x400000)
-        return tiles.Full32(*fields, target.max_value, target.limits()[1]), vectors.TO_NEAREST
+        return tiles.Full32(*full_setting(target)), vectors.TO_NEAREST
     unit = 1 << shift
     cut: dict[int, tuple[int, int, int]] = {
         modes.TOWARD_ZERO: (0, 0, vectors.TOWARD_ZERO),

@@ -86,6 +86,13 @@ class Target(NamedTuple):
         return (-above if self.min_value < 0.0 else self.min_value), above
 
 
+def full_setting(target: Target) -> tuple[int, int, int, float, float]:
+    """Numbers of a `numerics._kernels.tiles.Full32`, in its order."""
+    frac_bits = target.frac_bits
+    fields = (target.emin + 127) << 23, (231 + frac_bits) << 23, (23 - frac_bits) << 23 | 0x400000
+    return *fields, target.max_value, target.limits()[1]
+
+
 def check_seed(rounding: Rounding, seed: int | None, stream: int) -> tuple[int, int]:
     """Seed and stream as the kernels take them.
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, partial
+from math import frexp
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
+from numba import config
 
-from numerics._kernels import casts
+from numerics._kernels import arrays, casts, vectors
 from numerics._kernels import rounding as modes
-from numerics._target import Overflow, Target, check_seed
+from numerics._target import Overflow, Target, check_seed, full_setting
 from numerics.block import BLOCK_FORMATS, BlockFormat, divide_to_odd
 from numerics.formats import FixedFormat, FloatFormat, Format, parse_format
-from numerics.rounding import MAX_RANDOM_BITS, Rounding
+from numerics.rounding import Rounding
 
 _FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
@@ -72,54 +75,108 @@ def cast(
     array([ 1., -4.], dtype=float32)
     """
     x = check_float_array(x, "x")
-    fmt = _parse_any(fmt)
-    rounding = Rounding.parse(rounding)
-    key = check_seed(rounding, seed, stream)
-    if isinstance(fmt, BlockFormat):
-        return _cast_blocks(x, fmt, rounding, overflow, key, tensor_scale, out)
+    known = _resolved(fmt, rounding, overflow, x.dtype)
+    key = check_seed(known.rounding, seed, stream)
+    if isinstance(known.fmt, BlockFormat):
+        return _cast_blocks(x, known.fmt, known.rounding, overflow, key, tensor_scale, out)
     if tensor_scale is not None:
-        raise ValueError(f"tensor_scale belongs to block formats, got {tensor_scale!r} with {fmt}")
-    check_holds(x.dtype, fmt)
-    if isinstance(fmt, FixedFormat) and fmt.overflow == "wrap" and overflow == "format":
-        return _cast_wrapping(x, fmt, rounding, key, _output(out, x))
-    target = Target.of(fmt, rounding, overflow)
-    out = _output(out, x)
-    source, result = np.ascontiguousarray(x).reshape(-1), out.reshape(-1)
-    if np.may_share_memory(source, result) and source.ctypes.data != result.ctypes.data:
+        raise ValueError(f"tensor_scale belongs to block formats, got {tensor_scale!r} with {known.fmt}")
+    if known.kernel is None:
+        assert isinstance(known.fmt, FixedFormat)
+        return _cast_wrapping(x, known.fmt, known.rounding, key, _output(out, x))
+    source = x if x.flags.c_contiguous else np.ascontiguousarray(x)
+    if out is None:
+        out = np.empty(x.shape, x.dtype)
+    elif _output(out, x) is not x and np.may_share_memory(source, out):
         source = source.copy()  # overlapping, but not element on element
     if x.dtype == np.float16:  # Numba has no float16 arithmetic on the CPU
-        source, result = source.astype(np.float32), np.empty(x.size, np.float32)
-    _round(source, result, target, *key)
-    if not isinstance(fmt, FloatFormat) or not fmt.has_minus_zero:
-        result += 0.0  # no code for -0
+        result = np.empty(x.size, np.float32)
+        known.kernel(source.astype(np.float32).reshape(-1), result, *key)
+    else:
+        result = out.reshape(-1)
+        known.kernel(source.reshape(-1), result, *key)
+    if not known.has_minus_zero:
+        result += 0.0
     if x.dtype == np.float16:
         out.reshape(-1)[:] = result
     return out
 
 
-def _round(source: np.ndarray, result: np.ndarray, target: Target, seed: int, stream: int) -> None:
-    """Round by the fastest kernel for the target; they agree to the bit."""
-    shape, limits, scalars = target[1:5], target.limits(), target.scalars()
-    stochastic = target.mode == modes.STOCHASTIC
-    # Sums of the stochastic kernel must be exact in float64.
-    bits = target.frac_bits + (target.random_bits or MAX_RANDOM_BITS) if stochastic else 0
-    if target.flush or bits > 51 or not (stochastic or target.mode == modes.NEAREST_EVEN):
-        casts.cast_any(source, result, scalars, 0, seed, stream)
-    elif stochastic:
-        undecided = np.zeros(-(-source.size // casts.BLOCK), np.bool_)
-        casts.cast_stochastic(source, result, scalars, *limits, seed, stream, undecided)
-        for first in np.flatnonzero(undecided) * casts.BLOCK:
-            part = slice(first, first + casts.BLOCK)
-            casts.cast_any(source[part], result[part], scalars, first, seed, stream)
-    elif (
-        source.dtype == np.float32
-        and target.frac_bits <= 21
-        and target.emin >= -126
-        and target.max_value < 2.0 ** (104 + target.frac_bits)
-    ):
-        casts.cast_nearest_even_f32(source, result, *shape, *limits)
-    else:
-        casts.cast_nearest_even(source, result, *shape, *limits)
+Kernel: TypeAlias = Callable[[np.ndarray, np.ndarray, int, int], object]
+
+
+class _Resolved(NamedTuple):
+    """The arguments of a cast, read and checked once; no kernel for blocks and for what wraps around."""
+
+    fmt: Format | BlockFormat
+    rounding: Rounding
+    kernel: Kernel | None
+    has_minus_zero: bool
+
+
+@lru_cache(maxsize=1024)  # a cast of a cached array takes less time than this
+def _resolved(
+    fmt: Format | BlockFormat | str, rounding: Rounding | str, overflow: Overflow, dtype: np.dtype[Any]
+) -> _Resolved:
+    fmt, rounding = _parse_any(fmt), Rounding.parse(rounding)
+    if isinstance(fmt, BlockFormat):
+        return _Resolved(fmt, rounding, None, True)
+    check_holds(dtype, fmt)
+    if isinstance(fmt, FixedFormat) and fmt.overflow == "wrap" and overflow == "format":
+        return _Resolved(fmt, rounding, None, False)
+    narrow = dtype != np.float64
+    has_minus_zero = isinstance(fmt, FloatFormat) and fmt.has_minus_zero
+    return _Resolved(fmt, rounding, _kernel(Target.of(fmt, rounding, overflow), narrow), has_minus_zero)
+
+
+def _kernel(target: Target, narrow: bool) -> Kernel:
+    """The fastest kernel for the target and float32 (`narrow`) or float64; they agree to the bit."""
+    shape, limits = target[1:5], target.limits()
+    frac_bits, emin, min_value, max_value = shape
+    to_nearest, stochastic = target.mode == modes.NEAREST_EVEN, target.mode == modes.STOCHASTIC
+    if target.flush or not (to_nearest or stochastic):
+        return partial(_generally, target.scalars())
+    # Vectors know one limit for both signs; all their constants must be normal float32 numbers.
+    in_vectors = narrow and not config.DISABLE_JIT and min_value == -max_value and max_value < 2.0**126
+    if to_nearest:
+        fits = frac_bits <= 21 and emin >= -126 and max_value < 2.0 ** (104 + frac_bits)
+        if in_vectors and fits:
+            numbers = full_setting(target)
+            return lambda x, out, *_: arrays.round_nearest_even(x, out, *numbers)
+        loop = casts.cast_nearest_even_f32 if narrow and fits else casts.cast_nearest_even
+        return lambda x, out, *_: loop(x, out, *shape, *limits)
+    bits = min(target.random_bits or modes.HALF, modes.HALF)
+    if in_vectors and frac_bits <= 14 and emin + 127 >= frac_bits + bits:
+        beyond = frexp(max_value)[1] + 1
+        setting = arrays.Random(
+            (beyond + 127) << 23, (emin + 127) << 23, frac_bits << 23, bits, max_value, limits[1]
+        )
+        return partial(_by_halves, target, vectors.LANES_32, arrays.round_stochastic, (setting,))
+    return partial(_by_halves, target, casts.GROUP, casts.cast_stochastic, (target.scalars(), *limits))
+
+
+def _generally(target: tuple[float, ...], x: np.ndarray, out: np.ndarray, seed: int, stream: int) -> None:
+    casts.cast_any(x, out, target, seed, stream)
+
+
+def _by_halves(
+    target: Target,
+    group: int,
+    kernel: Callable[..., object],
+    settings: tuple[Any, ...],
+    x: np.ndarray,
+    out: np.ndarray,
+    seed: int,
+    stream: int,
+) -> None:
+    """Round with 16 random bits, and where more may decide otherwise, again with more."""
+    more = target.random_bits == modes.EXACT or target.random_bits > modes.HALF
+    if more and np.may_share_memory(x, out):
+        x = x.copy()
+    undecided = np.zeros(-(-x.size // arrays.BLOCK) * (arrays.BLOCK // group), np.bool_)
+    kernel(x, out, *settings, seed, stream, undecided)
+    if more and undecided.any():
+        casts.cast_undecided(x, out, target.scalars(), seed, stream, undecided, group)
 
 
 def axpy(
@@ -189,7 +246,7 @@ def _cast_wrapping(
     with np.errstate(invalid="ignore"):  # infinities become NaN
         reduced = np.fmod(x.astype(np.float64), span).reshape(-1)
     rounded = np.empty_like(reduced)
-    casts.cast_any(reduced, rounded, Target.endless(fmt, rounding).scalars(), 0, *key)
+    casts.cast_any(reduced, rounded, Target.endless(fmt, rounding).scalars(), *key)
     rounded -= span * np.floor((rounded - fmt.min) / span)
     out[...] = (rounded + 0.0).reshape(x.shape)
     return out

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from numerics._kernels.random import fill_words, stream_key
+from numerics._kernels.random import fill_halves, stream_key
 from numerics._kernels.rounding import EXACT, round_sum
 
 _EXPONENT_64 = np.int64(0x7FF0000000000000)
@@ -12,12 +12,22 @@ _SIGN_64 = np.int64(-0x8000000000000000)
 
 
 @njit(cache=True)
-def cast_any(x, out, target, first, seed, stream):
-    """Round every element of a flat array, the first of which is element `first` of its stream."""
+def cast_any(x, out, target, seed, stream):
+    """Round every element of a flat array."""
     k0, k1 = stream_key(seed, stream)
     for i in range(x.shape[0]):
         # To add -0 keeps the sign of a zero.
-        out[i] = round_sum(np.float64(x[i]), -0.0, target, False, first + i, 0, k0, k1)
+        out[i] = round_sum(np.float64(x[i]), -0.0, target, False, i, 0, k0, k1)
+
+
+@njit(cache=True)
+def cast_undecided(x, out, target, seed, stream, undecided, length):
+    """The same for the elements of those runs of some length that are marked as undecided."""
+    k0, k1 = stream_key(seed, stream)
+    for group in range(undecided.shape[0]):
+        if undecided[group]:
+            for i in range(group * length, min((group + 1) * length, x.shape[0])):
+                out[i] = round_sum(np.float64(x[i]), -0.0, target, False, i, 0, k0, k1)
 
 
 @njit(cache=True)
@@ -71,7 +81,8 @@ def cast_nearest_even_f32(x, out, frac_bits, emin, min_value, max_value, below, 
         out[i] = value if value != value else signed
 
 
-BLOCK = 1024  # elements whose random words are made at a time
+BLOCK = 1024  # elements whose random digits are made at a time
+GROUP = 8  # elements that are rounded again where one of them needs more digits
 
 
 @njit(cache=True)
@@ -79,22 +90,23 @@ def cast_stochastic(x, out, target, below, above, seed, stream, undecided):
     """Stochastic rounding with subnormals, without a branch: the results of `cast_any`.
 
     The discarded part is cut to the random bits by a floor, the random ones are added as an integer,
-    and a second floor keeps the carry; all of it is exact in float64 if fraction and random bits, 32 for
-    an exact rounding, are at most 51. `undecided` tells of every `BLOCK` elements whether 32 bits do not
-    decide some exact rounding there.
+    and a second floor keeps the carry; all of it is exact in float64 for up to 35 fraction bits.
+    `undecided` tells of every run of `GROUP` elements whether 16 random bits do not decide some rounding
+    that has more.
     """
     _, frac_bits, emin, min_value, max_value, _, _, random_bits = target
     k0, k1 = stream_key(seed, stream)
-    words = np.empty(BLOCK, np.uint32)
+    halves = np.empty(BLOCK, np.uint16)
+    doubts = np.zeros(BLOCK, np.bool_)
     least = np.int64(emin + 1023) << 52
     down = np.int64(2046 + frac_bits) << 52
-    bits = 32 if random_bits == EXACT else random_bits
+    bits = 16 if random_bits == EXACT else min(random_bits, 16)
+    more = random_bits == EXACT or random_bits > 16
     finer, coarser = 2.0**bits, 2.0**-bits
-    drop = np.uint32(32 - bits)
+    drop = np.uint16(16 - bits)
     for first in range(0, x.shape[0], BLOCK):
         count = min(BLOCK, x.shape[0] - first)
-        fill_words(words, first // 4, k0, k1)
-        doubt = False
+        fill_halves(halves, first // 8, k0, k1)
         # Slices: an index that is a sum may be negative for all the compiler knows.
         source, result = x[first : first + count], out[first : first + count]
         for i in range(count):
@@ -103,17 +115,18 @@ def cast_stochastic(x, out, target, below, above, seed, stream, undecided):
             field = max(least, min(field, np.int64(1223) << 52))
             # 2**-unit and 2**unit, where unit is the exponent less the fraction bits.
             scaled = abs(value) * np.int64(down - field).view(np.float64) * finer
-            cut = np.floor(scaled)
-            summed = cut + np.float64(words[i] >> drop)
+            summed = np.floor(scaled) + np.float64(halves[i] >> drop)
             whole = np.floor(summed * coarser)
-            doubt |= (cut != scaled) & (summed * coarser - whole == 1.0 - coarser)
+            doubts[i] = summed * coarser - whole == 1.0 - coarser
             rounded = whole * np.int64(field - (np.int64(frac_bits) << 52)).view(np.float64)
             rounded = -rounded if value < 0.0 else rounded
             rounded = above if rounded > max_value else rounded
             rounded = below if rounded < min_value else rounded
             signed = np.int64(np.float64(rounded).view(np.int64) | (value.view(np.int64) & _SIGN_64))
             result[i] = value if value != value else signed.view(np.float64)
-        undecided[first // BLOCK] = doubt and random_bits == EXACT
+        if more:
+            for i in range(count):
+                undecided[(first + i) // GROUP] |= doubts[i]
 
 
 @njit(cache=True)

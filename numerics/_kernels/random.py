@@ -1,16 +1,16 @@
 """Counter-based random words, keyed by (seed, stream).
 
-Every word is of 32 bits and a function of its key and its place alone, whatever the number of threads or
-the order of evaluation. A place has pages: page 0 is what a rounding uses, the others hold the further
-bits of a random number for the rare case that its first 32 do not decide.
+A random number is a sequence of binary digits, a page at a time, and a function of its key and its place
+alone, whatever the number of threads or the order of evaluation. Most roundings are decided on page 0.
 
-`cast_word` is Philox 4x32-10 (J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-`sum_word` serves the additions of a matrix product, of which each output element needs its own: word
-``(A * H + B) mod 2**32`` with A (odd) and B from Philox for each addition number, and H a fixed bijection
-of the output element. One output's words are independent and uniform, as those of Philox are; at one
-addition the words of any two outputs are as the values of a random multiply-add hash: B makes each
-uniform, A makes their difference ``A * (H - H')`` nearly so in its upper bits, which are the ones used
-(M. Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer arithmetic
+`cast_digits`, for the elements of an array, are those of Philox 4x32-10 (J. Salmon et al., "Parallel
+random numbers: as easy as 1, 2, 3", SC 2011): 16 bits on page 0, eight elements to a counter, and 32 on
+each later one. `sum_word` serves the additions of a matrix product, of which each output element needs
+its own: word ``(A * H + B) mod 2**32`` with A (odd) and B from Philox for each addition number, and H a
+fixed bijection of the output element. One output's words are independent and uniform, as those of Philox
+are; at one addition the words of any two outputs are as the values of a random multiply-add hash: B makes
+each uniform, A makes their difference ``A * (H - H')`` nearly so in its upper bits, which are the ones
+used (M. Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer arithmetic
 without primes", STACS 1996).
 """
 
@@ -59,9 +59,10 @@ def stream_key(seed, stream):
 
 
 @njit(cache=True)
-def cast_word(element, page, k0, k1):
-    """Word of an element of a cast array; four elements share one counter."""
-    block = np.uint64(element) >> np.uint64(2)
+def cast_digits(element, page, k0, k1):
+    """Digits of an element of a cast array: 16 on page 0, 32 on the others."""
+    element = np.uint64(element)
+    block = element >> np.uint64(3) if page == 0 else element >> np.uint64(2)
     words = philox(
         np.uint32(page),
         np.uint32(0),
@@ -70,12 +71,17 @@ def cast_word(element, page, k0, k1):
         k0,
         k1,
     )
-    lane = element & 3
-    if lane == 0:
-        return words[0]
+    lane = (element >> np.uint64(1) if page == 0 else element) & np.uint64(3)
+    word = words[0]
     if lane == 1:
-        return words[1]
-    return words[2] if lane == 2 else words[3]
+        word = words[1]
+    elif lane == 2:
+        word = words[2]
+    elif lane == 3:
+        word = words[3]
+    if page > 0:
+        return word
+    return np.uint32((word >> np.uint32(16)) if element & np.uint64(1) else (word & np.uint32(0xFFFF)))
 
 
 @njit(cache=True)
@@ -112,28 +118,13 @@ def sum_word(element, number, page, k0, k1):
 
 
 @njit(cache=True)
-def fill_words(words, first, k0, k1):
-    """Words ``4 * first, ...`` of page 0 of a cast: each round runs over all counters at once.
-
-    Lane by lane this is `philox`; by rounds, the loops vectorise.
-    """
-    count = words.shape[0] // 4
-    c0, c1 = np.empty(count, np.uint32), np.empty(count, np.uint32)
-    c2, c3 = np.empty(count, np.uint32), np.empty(count, np.uint32)
-    for j in range(count):
+def fill_halves(out, first, k0, k1):
+    """Digits on page 0 of the elements ``8 * first, ...``, eight of them to a counter, as uint16."""
+    for j in range(out.shape[0] // 8):
         block = np.uint64(first + j)
-        c0[j], c1[j] = 0, 0
-        c2[j], c3[j] = np.uint32(block & _LOW_32), np.uint32(block >> np.uint64(32))
-    for _ in range(10):
-        for j in range(count):
-            p0 = _PHILOX_M0 * np.uint64(c0[j])
-            p1 = _PHILOX_M1 * np.uint64(c2[j])
-            c0[j] = np.uint32(p1 >> np.uint64(32)) ^ c1[j] ^ k0
-            c1[j] = np.uint32(p1 & _LOW_32)
-            c2[j] = np.uint32(p0 >> np.uint64(32)) ^ c3[j] ^ k1
-            c3[j] = np.uint32(p0 & _LOW_32)
-        k0 = np.uint32(k0 + _PHILOX_W0)
-        k1 = np.uint32(k1 + _PHILOX_W1)
-    for j in range(count):
-        words[4 * j], words[4 * j + 1] = c0[j], c1[j]
-        words[4 * j + 2], words[4 * j + 3] = c2[j], c3[j]
+        low, high = np.uint32(block & _LOW_32), np.uint32(block >> np.uint64(32))
+        w0, w1, w2, w3 = philox(np.uint32(0), np.uint32(0), low, high, k0, k1)
+        out[8 * j], out[8 * j + 1] = np.uint16(w0), np.uint16(w0 >> 16)
+        out[8 * j + 2], out[8 * j + 3] = np.uint16(w1), np.uint16(w1 >> 16)
+        out[8 * j + 4], out[8 * j + 5] = np.uint16(w2), np.uint16(w2 >> 16)
+        out[8 * j + 6], out[8 * j + 7] = np.uint16(w3), np.uint16(w3 >> 16)

@@ -15,10 +15,12 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from numerics._kernels.random import cast_word, sum_word
+from numerics._kernels.random import cast_digits, sum_word
 
 NEAREST_EVEN, NEAREST_AWAY, TOWARD_ZERO, DOWN, UP, TO_ODD, STOCHASTIC = range(7)
 SATURATE, INFINITY, NAN = range(3)
+HALF = 16  # digits of a random number on page 0 of a cast
+ENDLESS = 1 << 30
 EXACT = 0  # random bits of a rounding up with exactly the discarded part as its probability
 
 
@@ -101,27 +103,31 @@ def _goes_up(rest, error, random_bits, summed, element, number, k0, k1):
     """Whether the exact ``rest + error``, in 0 .. 1 exclusive, and a random number carry into 1.
 
     The number has `random_bits` bits, and the rest is cut to as many first; or it has as many as decide.
-    Complemented, its bits are compared with those of the rest from the top, a word at a time: the carry
+    Complemented, its digits are compared with those of the rest from the top, a page at a time: the carry
     happens if they are the lesser. `error` is far below the last bit of `rest`.
     """
-    bits = 32 if random_bits == EXACT else random_bits
+    left = ENDLESS if random_bits == EXACT else random_bits
     page = 0
-    while True:
+    while left > 0:
+        width = 32 if summed or page > 0 else HALF
+        bits = min(width, left)
         rest *= 2.0**bits
         error *= 2.0**bits
         top = np.floor(rest)
         if top == rest and error < 0.0:
             top -= 1.0
-        word = sum_word(element, number, page, k0, k1) if summed else cast_word(element, page, k0, k1)
-        complement = np.float64(np.uint32(~word) >> np.uint32(32 - bits))
-        if complement != top or random_bits != EXACT:
+        digits = sum_word(element, number, page, k0, k1) if summed else cast_digits(element, page, k0, k1)
+        complement = np.float64(((np.int64(1) << width) - 1 - np.int64(digits)) >> (width - bits))
+        if complement != top:
             return complement < top
         rest -= top
         if error == 0.0 and rest == 0.0:
             return False
         if rest == 0.0 and error > 0.0:
             rest, error = error, 0.0
+        left -= bits
         page += 1
+    return False
 
 
 @njit(cache=True)

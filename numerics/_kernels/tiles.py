@@ -251,6 +251,11 @@ if REGISTERS == 16:
     _HEIGHTS[Nearest32] = _HEIGHTS[Nearest64] = 6
 
 
+def kind_of(family: type) -> type[_Rounding]:
+    """What emits the rounding of a kind."""
+    return _KINDS[family]
+
+
 def height_of(setting: tuple[float, ...]) -> int:
     """Rows of the tallest tile of a kind."""
     return _HEIGHTS[type(setting)]

@@ -11,7 +11,7 @@ from numerics import cast, parse_format
 from numerics._kernels import random
 from numerics._target import Target
 from numerics.rounding import Rounding
-from oracles.philox import cast_draws, cast_word, philox4x32, sum_word
+from oracles.philox import cast_digits, cast_draws, philox4x32, sum_word
 from oracles.rational import neighbours, round_rational
 from oracles.strategies import formats, hard_values
 from oracles.table import magnitudes
@@ -42,7 +42,7 @@ def test_philox_gives_the_known_answers_of_random123(counter, key, words):
 )
 def test_words_are_those_of_the_documented_counters(element, number, page, seed, stream):
     key = random.stream_key(seed, stream)
-    assert int(random.cast_word(element, page, *key)) == cast_word(element, page, seed, stream)
+    assert int(random.cast_digits(element, page, *key)) == cast_digits(element, page, seed, stream)
     assert int(random.sum_word(element, number, page, *key)) == sum_word(element, number, page, seed, stream)
 
 
@@ -56,7 +56,7 @@ def keys_by_draw(bits, count):
     """A stream for each value of the first `bits` random bits of element 0."""
     found = {}
     for stream in range(count):
-        found.setdefault(cast_word(0, 0, 1, stream) >> (32 - bits), stream)
+        found.setdefault(cast_digits(0, 0, 1, stream) >> (16 - bits), stream)
     return found
 
 
@@ -87,31 +87,34 @@ def test_the_probability_of_rounding_up_is_the_discarded_part_cut_to_r_bits(bits
         assert Fraction(ups, 1 << bits) == Fraction(int(share * 2**bits), 1 << bits)
 
 
-def complement_of_first_words(pages, seed, stream, place):
-    """The number whose 32-bit digits are the complements of the words of the first pages, as a Fraction."""
-    return sum(
-        Fraction(0xFFFFFFFF - place(page, seed, stream), 1 << (32 * (page + 1))) for page in range(pages)
-    )
-
-
-@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("text", ["e5m2", "e8m2", "e5m2-flush"])  # vectors, loops, the general kernel
+@pytest.mark.parametrize("rounding", ["stochastic", "stochastic:20", "stochastic:32"])
 @pytest.mark.parametrize("pages", [1, 2])
-def test_an_exact_rounding_takes_more_words_where_32_bits_do_not_decide(pages, above):
-    # 1 + d with d in the quarter between 1 and 1.25, whose first word equals the complement of the random
-    # one, so that later words decide; float64 holds d as far as it matters.
-    for stream in range(20):
-        edge = complement_of_first_words(pages, 5, stream, lambda page, *key: cast_word(0, page, *key))
-        digits = 40 if pages == 1 else 50
-        d = Fraction(int(edge * 2**digits) + above, 1 << digits)
-        if not 0 < d < 1:
-            continue
-        x = 1.0 + float(d) * 0.25
-        exact = (Fraction(x) - 1) * 4
-        draw = cast_draws(5, stream, 0)(0)
-        expected = round_rational(x, parse_format("e5m2"), "stochastic", draw=draw)
-        assert expected == (1.25 if exact * 2**128 + draw[1] >= 2**128 else 1.0)
-        for padded in (np.array([x]), np.full(5, x)):
-            assert cast(padded, "e5m2", rounding="stochastic", seed=5, stream=stream)[0] == expected
+def test_more_digits_are_taken_where_the_first_do_not_decide(text, rounding, pages):
+    # 1 + d/4 between 1 and 1.25: the first digits of d are the complements of the random ones.
+    moved = set()
+    for stream in range(40):
+        digits = [(0xFFFF - cast_digits(0, 0, 5, stream), 16)]
+        digits += [(0xFFFFFFFF - cast_digits(0, page, 5, stream), 32) for page in range(1, pages)]
+        number = 0
+        for value, width in digits:
+            number = number << width | value
+        total = sum(width for _, width in digits)
+        for below in (0, 1, 2, 3, 5):  # two more bits, 00 to 11; and one more in the last digit
+            x = float(1 + Fraction(4 * number + below, 1 << (total + 4)))
+            draw = cast_draws(5, stream, Rounding.parse(rounding).random_bits)(0)
+            expected = round_rational(x, parse_format(text), "stochastic", draw=draw)
+            moved.add(expected)
+            for dtype in (np.float32, np.float64):
+                if float(dtype(x)) != x:
+                    continue
+                for padded in (np.array([x], dtype), np.full(70, x, dtype)):
+                    got = cast(padded, text, rounding=rounding, seed=5, stream=stream)
+                    assert got[0] == expected
+                    again = padded.copy()
+                    cast(again, text, rounding=rounding, seed=5, stream=stream, out=again)
+                    np.testing.assert_array_equal(again, got)
+    assert moved == {1.0, 1.25}
 
 
 def test_an_exact_sum_takes_the_error_of_its_float64_into_account():

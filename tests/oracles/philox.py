@@ -25,10 +25,11 @@ def stream_key(seed, stream):
     return philox4x32((stream & MASK, stream >> 32, 0, 0), (seed & MASK, seed >> 32))[:2]
 
 
-def cast_word(element, page, seed, stream):
-    """Word of an element of a cast: four elements share one counter, one lane each."""
-    counter = (page, 0, element // 4 & MASK, element // 4 >> 32)
-    return philox4x32(counter, stream_key(seed, stream))[element % 4]
+def cast_digits(element, page, seed, stream):
+    """Digits of an element of a cast: 16 bits on page 0, eight to a counter; then 32 bits, four to one."""
+    block, lane = divmod(element, 4 if page else 8)
+    words = philox4x32((page, 0, block & MASK, block >> 32), stream_key(seed, stream))
+    return words[lane] if page else words[lane // 2] >> 16 * (lane % 2) & 0xFFFF
 
 
 def mixed(x):
@@ -45,18 +46,21 @@ def sum_word(element, number, page, seed, stream):
     return ((a | 1) * mixed((element & MASK) ^ mixed(element >> 32)) + b) & MASK
 
 
-def draw_of(word_of_page, bits):
-    """``(bits, value)`` from the top of the first word; without bits, 128 of them from four pages."""
-    if bits:
-        return bits, word_of_page(0) >> (32 - bits)
-    return 128, sum(word_of_page(page) << (96 - 32 * page) for page in range(4))
+def draw_of(digits_of_page, first, bits):
+    """``(bits, value)`` from the top of the digits, `first` bits and 32 on each later page; 0: of 4 pages."""
+    total, number = first, digits_of_page(0)
+    for page in (1, 2, 3):
+        total, number = total + 32, number << 32 | digits_of_page(page)
+    return (bits, number >> (total - bits)) if bits else (total, number)
 
 
 def cast_draws(seed, stream, bits):
     """Draw of an element of a cast."""
-    return lambda element: draw_of(lambda page: cast_word(element, page, seed, stream), bits)
+    return lambda element: draw_of(lambda page: cast_digits(element, page, seed, stream), 16, bits)
 
 
 def sum_draws(seed, stream, bits):
     """Draw of an addition, by output element and number."""
-    return lambda element, number: draw_of(lambda page: sum_word(element, number, page, seed, stream), bits)
+    return lambda element, number: draw_of(
+        lambda page: sum_word(element, number, page, seed, stream), 32, bits
+    )
