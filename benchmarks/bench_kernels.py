@@ -48,8 +48,7 @@ def check_cast(text: str, rounding: str) -> None:
     x[:3] = 0.0, 1e30, -1e-30
     draw = cast_draws(0, 0, 0)
     expected = [
-        round_rational(float(value), parse_format(text), rounding, draw=draw(i))
-        for i, value in enumerate(x)
+        round_rational(float(value), parse_format(text), rounding, draw=draw(i)) for i, value in enumerate(x)
     ]
     np.testing.assert_array_equal(cast(x, text, rounding=rounding, seed=0), expected)
 

@@ -1,9 +1,10 @@
 """Number formats, rounding, accumulation and bit-true matrix products."""
 
 from numerics._ordered import Report
-from numerics.accumulate import dot, matmul, parse_accumulator
+from numerics.accumulate import dot, matmul, parse_accumulator, sum  # noqa: A004
 from numerics.accumulator import Accumulator, Register
 from numerics.block import BlockFormat
+from numerics.block_codes import BlockCodes, decode_blocks, encode_blocks
 from numerics.catalogue import NAMED_FORMATS
 from numerics.certificate import Certificate
 from numerics.codes import decode, encode
@@ -32,9 +33,11 @@ from numerics.formats import (
     parse_format,
 )
 from numerics.fused import FusedAdder
+from numerics.integer import IntegerAccumulator, register_codes
 from numerics.kulisch import ExactAccumulator
 from numerics.packed import PackedTensor
 from numerics.rounding import Mode, Rounding
+from numerics.widths import exact_sum_bits, overflow_free_bits, overflow_free_bits_for_weights
 
 __all__ = [
     "BFLOAT16",
@@ -55,6 +58,7 @@ __all__ = [
     "NAMED_FORMATS",
     "TF32",
     "Accumulator",
+    "BlockCodes",
     "BlockFormat",
     "Certificate",
     "ExactAccumulator",
@@ -63,6 +67,7 @@ __all__ = [
     "Format",
     "FormatInfo",
     "FusedAdder",
+    "IntegerAccumulator",
     "Mode",
     "PackedTensor",
     "Register",
@@ -71,9 +76,16 @@ __all__ = [
     "axpy",
     "cast",
     "decode",
+    "decode_blocks",
     "dot",
     "encode",
+    "encode_blocks",
+    "exact_sum_bits",
     "matmul",
+    "overflow_free_bits",
+    "overflow_free_bits_for_weights",
     "parse_accumulator",
     "parse_format",
+    "register_codes",
+    "sum",
 ]

@@ -19,8 +19,13 @@ from numerics.certificate import Certificate
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
 
 
-def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int, stream: int) -> np.ndarray:
-    """``a @ b`` for checked operands, neither of them empty; (m, n) float32."""
+def sequential(
+    a: np.ndarray, b: np.ndarray, accumulator: Accumulator, key: tuple[int, int, int]
+) -> np.ndarray:
+    """``a @ b`` for checked operands, neither of them empty; (m, n) float32.
+
+    `key` is seed, stream and the number of the first output element.
+    """
     certificate = Certificate.of(a, b, accumulator)
     target = Target.of(accumulator.format, accumulator.rounding)
     chunk = min(accumulator.chunk or a.shape[1], a.shape[1])
@@ -29,7 +34,7 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
     if certificate.path == "exact" or (config.DISABLE_JIT and not plain):
         out = np.empty((a.shape[0], b.shape[1]), np.float32)
         left, right = np.ascontiguousarray(a), np.ascontiguousarray(b)
-        loops.gemm_exact(left, right, out, chunk, target.scalars(), seed, stream)
+        loops.gemm_exact(left, right, out, chunk, target.scalars(), *key)
         return out
     # Lanes run over columns; a result too narrow for them is computed transposed, with the same sums.
     flip = b.shape[1] < 2 * vectors.LANES_32 and a.shape[0] > b.shape[1]
@@ -37,9 +42,9 @@ def sequential(a: np.ndarray, b: np.ndarray, accumulator: Accumulator, seed: int
     if config.DISABLE_JIT:
         out = _loops(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
     elif target.mode == modes.STOCHASTIC:
-        elements = (1, b.shape[1]) if flip else (b.shape[1], 1)
-        key = random.stream_key(seed, stream)
-        out = _stochastic(left, right, chunk, target, certificate.ceiling, elements, key)
+        steps = (1, b.shape[1]) if flip else (b.shape[1], 1)
+        words = random.stream_key(*key[:2])
+        out = _stochastic(left, right, chunk, target, certificate.ceiling, (key[2], *steps), words)
     else:
         out = _in_tiles(left, right, chunk, *_setting(certificate, target))
     return out.T if flip else out
@@ -89,7 +94,7 @@ def _stochastic(
     chunk: int,
     target: Target,
     ceiling: float,
-    elements: tuple[int, int],
+    elements: tuple[int, int, int],
     key: tuple[int, int],
 ) -> Float[np.ndarray, "m n"]:
     """The same with a random word for each addition of each output element."""

@@ -1,15 +1,15 @@
-"""Dot products and matrix products under a declared accumulator, exact to the bit.
+"""Sums, dot products and matrix products under a declared accumulator, exact to the bit.
 
-The result is defined by `numerics.accumulator.Accumulator`, `numerics.fused.FusedAdder` or
-`numerics.kulisch.ExactAccumulator`. For plain sums (ascending index, exact products, one rounding per
-addition) the arithmetic that computes it (float32, float64, or float64 with rounding to odd) is
-decided once per call by a certificate on the operands, and never changes a bit; all other sums take
-float64 with rounding to odd, or integers.
+The result is defined by `numerics.accumulator.Accumulator`, `numerics.fused.FusedAdder`,
+`numerics.integer.IntegerAccumulator` or `numerics.kulisch.ExactAccumulator`. For plain sums (ascending
+index, exact products, one rounding per addition) the arithmetic that computes it (float32, float64, or
+float64 with rounding to odd) is decided once per call by a certificate on the operands, and never
+changes a bit; all other sums take float64 with rounding to odd, or integers.
 """
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 from jaxtyping import Float
@@ -20,10 +20,11 @@ from numerics._target import check_seed
 from numerics.accumulator import Accumulator
 from numerics.formats import FloatFormat
 from numerics.fused import FusedAdder, fused, is_fused
+from numerics.integer import IntegerAccumulator, integer, is_integer
 from numerics.kulisch import ExactAccumulator, exact
 from numerics.rounding import Rounding
 
-AnyAccumulator: TypeAlias = Accumulator | FusedAdder | ExactAccumulator
+AnyAccumulator: TypeAlias = Accumulator | FusedAdder | IntegerAccumulator | ExactAccumulator
 Formats: TypeAlias = tuple[FloatFormat | str, FloatFormat | str]
 
 
@@ -32,8 +33,8 @@ def parse_accumulator(text: AnyAccumulator | str) -> AnyAccumulator:
 
     Examples
     --------
-    >>> type(parse_accumulator("e6m9 chunk=64")).__name__, type(parse_accumulator("volta")).__name__
-    ('Accumulator', 'FusedAdder')
+    >>> [type(parse_accumulator(t)).__name__ for t in ("e6m9 chunk=64", "volta", "int16-wrap")]
+    ['Accumulator', 'FusedAdder', 'IntegerAccumulator']
     """
     if isinstance(text, FusedAdder) or (isinstance(text, str) and is_fused(text)):
         return FusedAdder.parse(text)
@@ -41,6 +42,8 @@ def parse_accumulator(text: AnyAccumulator | str) -> AnyAccumulator:
         isinstance(text, str) and text.split(maxsplit=1)[:1] == ["exact"]
     ):
         return ExactAccumulator.parse(text)
+    if isinstance(text, IntegerAccumulator) or (isinstance(text, str) and is_integer(text)):
+        return IntegerAccumulator.parse(text)
     return Accumulator.parse(text)
 
 
@@ -82,68 +85,114 @@ def dot(
     return float(product[0, 0])
 
 
+def sum(  # noqa: A001  as numpy names it
+    x: Float[np.ndarray, "..."],
+    accumulator: AnyAccumulator | str,
+    *,
+    axis: int | None = None,
+    seed: int | None = None,
+    stream: int = 0,
+    formats: Formats | None = None,
+) -> Float[np.ndarray, "..."]:
+    """Sum along an axis, or of all elements in C order: the dot product with ones.
+
+    Parameters
+    ----------
+    x : (...)
+        float32 or float64.
+    axis
+        The axis that is summed; ``None``: all of them.
+    seed, stream, formats
+        As in `matmul`; the second format is that of the ones.
+
+    Returns
+    -------
+    Array without that axis; a float32 scalar array for ``None``.
+
+    Examples
+    --------
+    >>> x = np.full((2, 4096), 1.0, np.float32)
+    >>> sum(x, "e6m9", axis=1), float(sum(x, "e6m9 chunk=64"))
+    (array([1024., 1024.], dtype=float32), 8192.0)
+    """
+    if axis is not None and not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"axis must be in {-x.ndim}..{x.ndim - 1} for shape {x.shape}, got {axis}")
+    rows = x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, -1)
+    shape = () if axis is None else rows.shape[:-1]
+    rows = rows.reshape(-1, rows.shape[-1])
+    ones = np.ones((rows.shape[1], 1), np.float32)
+    return matmul(rows, ones, accumulator, seed=seed, stream=stream, formats=formats).reshape(shape)
+
+
 @overload
 def matmul(
-    a: Float[np.ndarray, "m k"],
-    b: Float[np.ndarray, "k n"],
+    a: Float[np.ndarray, "... m k"],
+    b: Float[np.ndarray, "... k n"],
     accumulator: AnyAccumulator | str,
     *,
     seed: int | None = None,
     stream: int = 0,
     formats: Formats | None = None,
+    out: Float[np.ndarray, "... m n"] | None = None,
     report: Literal[False] = False,
-) -> Float[np.ndarray, "m n"]: ...
+) -> Float[np.ndarray, "... m n"]: ...
 
 
 @overload
 def matmul(
-    a: Float[np.ndarray, "m k"],
-    b: Float[np.ndarray, "k n"],
+    a: Float[np.ndarray, "... m k"],
+    b: Float[np.ndarray, "... k n"],
     accumulator: AnyAccumulator | str,
     *,
     seed: int | None = None,
     stream: int = 0,
     formats: Formats | None = None,
+    out: Float[np.ndarray, "... m n"] | None = None,
     report: Literal[True],
-) -> tuple[Float[np.ndarray, "m n"], Report]: ...
+) -> tuple[Float[np.ndarray, "... m n"], Report]: ...
 
 
 def matmul(
-    a: Float[np.ndarray, "m k"],
-    b: Float[np.ndarray, "k n"],
+    a: Float[np.ndarray, "... m k"],
+    b: Float[np.ndarray, "... k n"],
     accumulator: AnyAccumulator | str,
     *,
     seed: int | None = None,
     stream: int = 0,
     formats: Formats | None = None,
+    out: Float[np.ndarray, "... m n"] | None = None,
     report: bool = False,
-) -> Float[np.ndarray, "m n"] | tuple[Float[np.ndarray, "m n"], Report]:
+) -> Float[np.ndarray, "... m n"] | tuple[Float[np.ndarray, "... m n"], Report]:
     """Matrix product in which every element is summed as `accumulator` says.
 
     Parameters
     ----------
-    a, b : (m, k), (k, n)
-        float32 or float64 operands, used as they are: round them to their format first. Any
-        strides.
+    a, b : (..., m, k), (..., k, n)
+        float32 or float64 operands, used as they are: round them to their format first. Any strides;
+        transposed operands are not copied. Leading axes are broadcast.
     seed, stream
-        Key of a stochastic accumulator: the random word of an addition depends on the key, the
-        output element and the number of the addition (see `Accumulator`) alone.
+        Key of a stochastic accumulator: the random number of an addition depends on the key, the
+        output element, counted in C order, and the number of the addition (see `Accumulator`) alone.
     formats
         Formats of `a` and `b`: a fused adder needs them, since the exponent of a subnormal operand is
         that of its format; the operands must be values of them. No other accumulator takes them.
+    out : (..., m, n)
+        Where to write: of the shape and dtype of the result, sharing no memory with the operands.
     report
-        Also count overflows, swamped additions and the like (for an `Accumulator` only). The result is the
-        same; it takes the slow general kernel.
+        Also count overflows, swamped additions and the like. The result is the same; it takes the slow
+        general kernel.
 
     Returns
     -------
-    (m, n) array of accumulator values, float32; with `report`, the array and a `Report`.
+    (..., m, n) array of accumulator values, float32 (float64 for integer accumulators of more than 25
+    bits); with `report`, the array and a `Report`.
 
     Raises
     ------
     TypeError, ValueError
         Other dtypes, shapes that do not match, float64 operands whose products need more than 53
-        bits, a missing seed, formats that are missing or not taken, operands off their formats.
+        bits, a missing seed, formats that are missing or not taken, operands off their formats, an
+        unfit `out`.
 
     Examples
     --------
@@ -157,31 +206,82 @@ def matmul(
     """
     accumulator = parse_accumulator(accumulator)
     pair = _formats(accumulator, formats)
-    if report and not isinstance(accumulator, Accumulator):
-        raise ValueError(f"report counts rounded additions, of which {accumulator} has none")
     seed, stream = check_seed(_seeded(accumulator), seed, stream)
     for name, operand in (("a", a), ("b", b)):
         if not isinstance(operand, np.ndarray) or operand.dtype not in (np.float32, np.float64):
             kind = getattr(operand, "dtype", type(operand).__name__)
             raise TypeError(f"{name} must be a float32 or float64 array, got {kind}")
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
-        raise ValueError(f"shapes must be (m, k) and (k, n), got {a.shape} and {b.shape}")
+    shape = _shape_of(a, b)
+    dtype = accumulator.dtype if isinstance(accumulator, IntegerAccumulator) else np.dtype(np.float32)
+    if out is not None:
+        _check_out(out, shape, dtype, (a, b))
+    if a.ndim > 2 and b.ndim == 2:  # one product of all rows, with the same sums
+        a = a.reshape(-1, a.shape[-1])
+    if a.ndim == b.ndim == 2:
+        found, counts = _product(a, b, accumulator, pair, (seed, stream, 0), report)
+        result = np.ascontiguousarray(found) if out is None else out
+    else:
+        result = np.empty(shape, dtype) if out is None else out
+        counts, size = Report(), shape[-2] * shape[-1]
+        lefts = np.broadcast_to(a, (*shape[:-2], *a.shape[-2:]))
+        rights = np.broadcast_to(b, (*shape[:-2], *b.shape[-2:]))
+        for number, place in enumerate(np.ndindex(shape[:-2])):
+            key = (seed, stream, number * size)
+            result[place], more = _product(lefts[place], rights[place], accumulator, pair, key, report)
+            counts = counts + more
+        found = result
+    if result is not found:
+        result[...] = found.reshape(shape)
+    result = result.reshape(shape)
+    return (result, counts) if report else result
+
+
+def _product(
+    a: np.ndarray,
+    b: np.ndarray,
+    accumulator: AnyAccumulator,
+    formats: tuple[FloatFormat, FloatFormat] | None,
+    key: tuple[int, int, int],
+    report: bool,
+) -> tuple[np.ndarray, Report]:
+    """One product of matrices; ``key`` is seed, stream and the number of the first output element."""
+    if isinstance(accumulator, IntegerAccumulator):
+        return integer(a, b, accumulator, counting=report)
     if 0 in (*a.shape, *b.shape):
-        zeros = np.zeros((a.shape[0], b.shape[1]), np.float32)
-        return (zeros, Report()) if report else zeros
+        return np.zeros((a.shape[0], b.shape[1]), np.float32), Report()
     if isinstance(accumulator, FusedAdder):
-        assert pair is not None  # _formats has seen to it
-        return fused(a, b, accumulator, pair)
+        assert formats is not None  # _formats has seen to it
+        return fused(a, b, accumulator, formats, counting=report)
     if isinstance(accumulator, ExactAccumulator):
-        return exact(a, b, accumulator, seed, stream)
-    if report:
-        return ordered(a, b, accumulator, seed, stream, counting=True)
-    if accumulator.is_plain:
-        return sequential(a, b, accumulator, seed, stream)
-    return ordered(a, b, accumulator, seed, stream)[0]
+        return exact(a, b, accumulator, key, counting=report)
+    if report or not accumulator.is_plain:
+        return ordered(a, b, accumulator, key, counting=report)
+    return sequential(a, b, accumulator, key), Report()
+
+
+def _shape_of(a: np.ndarray, b: np.ndarray) -> tuple[int, ...]:
+    if a.ndim < 2 or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"shapes must be (..., m, k) and (..., k, n), got {a.shape} and {b.shape}")
+    try:
+        leading = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ValueError(f"leading axes must match or be 1, got {a.shape} and {b.shape}") from None
+    return *leading, a.shape[-2], b.shape[-1]
+
+
+def _check_out(
+    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], operands: tuple[np.ndarray, np.ndarray]
+) -> None:
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype:
+        got = (getattr(out, "shape", None), getattr(out, "dtype", type(out).__name__))
+        raise ValueError(f"out must have shape {shape} and dtype {dtype}, got {got[0]} and {got[1]}")
+    if any(np.may_share_memory(out, operand) for operand in operands):
+        raise ValueError("out must not share memory with the operands")
 
 
 def _seeded(accumulator: AnyAccumulator) -> Rounding:
+    if isinstance(accumulator, IntegerAccumulator):
+        return Rounding.TOWARD_ZERO  # whatever it is, it is not stochastic
     outer = accumulator.outer if isinstance(accumulator, Accumulator) else None
     return outer.rounding if outer is not None and outer.rounding.is_stochastic else accumulator.rounding
 

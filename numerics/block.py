@@ -24,11 +24,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from math import prod
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
+from numerics._kernels import blocks
 from numerics.formats import E2M1, E2M3, E3M2, E4M3, E5M2, FixedFormat, FloatFormat, Format, parse_format
 
 ScaleRule: TypeAlias = Literal["floor", "amax"]
@@ -36,7 +38,6 @@ ScaleRule: TypeAlias = Literal["floor", "amax"]
 _TEXT = re.compile(r"(\S+) block=(\d+) scale=(\S+)")
 _E8M0_MIN, _E8M0_MAX = -127, 127
 _SMALLEST_FLOAT32 = 2.0**-149
-_SPLIT = 134217729.0  # 2**27 + 1, Dekker's constant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +112,19 @@ class BlockFormat:
         return f"{self.element} block={self.block} scale={self.scale}"
 
     @property
+    def scale_bits(self) -> int:
+        """Bits of one stored scale."""
+        return 8 if isinstance(self.scale, str) else self.scale.bits
+
+    @property
+    def scale_format(self) -> FloatFormat | None:
+        """Format of the scales, ``None`` for E8M0."""
+        return None if isinstance(self.scale, str) else self.scale
+
+    @property
     def bits_per_value(self) -> float:
         """Stored bits per value with the block's share of its scale, without the tensor's scale."""
-        scale_bits = 8 if isinstance(self.scale, str) else self.scale.bits
-        return self.element.bits + scale_bits / self.block
+        return self.element.bits + self.scale_bits / self.block
 
     @property
     def fits_float32(self) -> bool:
@@ -124,6 +134,39 @@ class BlockFormat:
             return _significant_bits(self.element) <= 24 and step * 2.0**_E8M0_MIN >= _SMALLEST_FLOAT32
         bits = _significant_bits(self.element) + self.scale.precision
         return bits <= 24 and step * self.scale.min_subnormal >= _SMALLEST_FLOAT32
+
+    def check_holds(self, dtype: np.dtype[Any]) -> None:
+        """Raise ValueError where an element times its scale may be no number of `dtype`."""
+        if dtype == np.float16 or (dtype == np.float32 and not self.fits_float32):
+            raise ValueError(f"{dtype} arrays cannot hold every value of {self}; use a wider float")
+
+    def check_tensor_scale(self, tensor_scale: float | None, *, stored: bool = False) -> None:
+        """Raise ValueError unless it is ``None`` or, with rule ``"amax"``, a positive float32 number.
+
+        With a `stored` tensor ``None`` does for rule ``"floor"`` alone.
+        """
+        if tensor_scale is None:
+            if stored and self.rule == "amax":
+                raise ValueError(f"tensor_scale of {self} must be a positive float32 number, got None")
+            return
+        if self.rule == "floor":
+            raise ValueError(f"tensor_scale belongs to rule 'amax'; {self} takes none, got {tensor_scale!r}")
+        with np.errstate(over="ignore", under="ignore"):
+            single = float(np.float32(tensor_scale))
+        if not 0.0 < tensor_scale < np.inf or single != tensor_scale:
+            raise ValueError(f"tensor_scale must be a positive float32 number, got {tensor_scale!r}")
+
+    def blocks_in(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the scales of a tensor: blocks in place of elements along the last axis.
+
+        Raises
+        ------
+        ValueError
+            A shape without an axis.
+        """
+        if not shape:
+            raise ValueError("x must have at least one axis, got a scalar array")
+        return (*shape[:-1], -(-shape[-1] // self.block))
 
     def scales(
         self, x: Float[np.ndarray, "*rows n"], tensor_scale: float | None = None
@@ -144,25 +187,40 @@ class BlockFormat:
         >>> scales.tolist(), tensor
         ([1.0], 1.0)
         """
-        if x.ndim < 1:
-            raise ValueError("x must have at least one axis, got a scalar array")
-        blocks = -(-x.shape[-1] // self.block)
-        padded = np.zeros((*x.shape[:-1], blocks * self.block))
-        padded[..., : x.shape[-1]] = np.abs(x)
-        amax = padded.reshape(*x.shape[:-1], blocks, self.block).max(axis=-1)  # NaN goes through max
-        amax[~np.isfinite(amax)] = np.nan
+        self.check_tensor_scale(tensor_scale)
+        amax = np.empty(self.blocks_in(x.shape))
+        x = np.ascontiguousarray(x, np.float32 if x.dtype == np.float32 else np.float64)
+        blocks.maxima(in_rows(x), in_rows(amax), self.block)
+        bad = ~np.isfinite(amax)
+        amax[bad] = np.nan
         if isinstance(self.scale, str):
-            if tensor_scale is not None:
-                raise ValueError(
-                    f"tensor_scale belongs to rule 'amax'; {self} takes none, got {tensor_scale!r}"
-                )
             return _power_scales(amax, self.element), 1.0
         if tensor_scale is None:
-            finite = np.abs(x)[np.isfinite(x)]
+            finite = np.abs(x[np.isfinite(x)]) if bad.any() else amax
             tensor_scale = _tensor_scale(float(finite.max(initial=0.0)), self.element, self.scale)
-        elif not 0.0 < tensor_scale < np.inf or float(np.float32(tensor_scale)) != tensor_scale:
-            raise ValueError(f"tensor_scale must be a positive float32 number, got {tensor_scale!r}")
-        return _ratio_scales(amax, tensor_scale * self.element.max, self.scale), tensor_scale
+        tensor_scale = float(tensor_scale)
+        unit = tensor_scale * self.element.max
+        return _ratio_scales(amax, unit, self.scale, single=x.dtype == np.float32), tensor_scale
+
+
+def parse_any_format(fmt: Format | BlockFormat | str) -> Format | BlockFormat:
+    """Read a format of one value or of blocks from its text; a format passes through.
+
+    Examples
+    --------
+    >>> [type(parse_any_format(text)).__name__ for text in ("e2m1", "mxfp4", "e2m1 block=8 scale=e8m0")]
+    ['FloatFormat', 'BlockFormat', 'BlockFormat']
+    """
+    if isinstance(fmt, BlockFormat):
+        return fmt
+    if isinstance(fmt, str) and ((key := fmt.strip().lower()) in BLOCK_FORMATS or " block=" in key):
+        return BlockFormat.parse(fmt)
+    return parse_format(fmt)
+
+
+def in_rows(x: Float[np.ndarray, "*rows n"]) -> Float[np.ndarray, "m n"]:
+    """A contiguous array with all its leading axes as one, as the kernels take it."""
+    return x.reshape(prod(x.shape[:-1]), x.shape[-1])
 
 
 def _significant_bits(fmt: Format) -> int:
@@ -182,57 +240,21 @@ def _tensor_scale(amax: float, element: Format, scale: FloatFormat) -> float:
     if amax == 0.0:
         return 1.0
     # 24-bit rounding of a quotient: odd at 53 bits first, so that it is rounded once.
-    ratio = divide_to_odd(np.array([amax]), np.array([scale.max * element.max]))
+    ratio = blocks.divide_to_odd(amax, scale.max * element.max)
     with np.errstate(over="ignore", under="ignore"):
-        rounded = float(ratio.astype(np.float32)[0])
+        rounded = float(np.float32(ratio))
     return min(max(rounded, _SMALLEST_FLOAT32), float(np.finfo(np.float32).max))
 
 
 def _ratio_scales(
-    amax: Float[np.ndarray, "*blocks"], unit: float, scale: FloatFormat
+    amax: Float[np.ndarray, "*blocks"], unit: float, scale: FloatFormat, *, single: bool
 ) -> Float[np.ndarray, "*blocks"]:
-    """``amax / unit`` to nearest even: compared with the exact products of unit and the midpoints."""
-    values = scale.values()
-    values = values[values >= 0.0]
-    ties = unit * (values[:-1] + values[1:]) / 2.0
-    low, high = (np.searchsorted(ties, amax, side=side) for side in ("left", "right"))
-    # On a tie there are two candidates, and the one of even code has the even place in the list.
-    place = np.where((low != high) & (low % 2 == 1), high, low)
-    return np.where(np.isnan(amax), np.nan, values[np.minimum(place, len(values) - 1)])
-
-
-def divide_to_odd(x: Float[np.ndarray, "*n"], divisor: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """``x / divisor`` rounded to odd at 53 bits, so that one more rounding to 51 or fewer is exact.
-
-    `x` is finite, `divisor` at least zero or NaN; of a zero or a NaN divisor comes whatever the caller
-    discards by its scale, zero with the sign of x where the divisor is zero. Quotients below the float64
-    range keep their sign and stay off zero.
-    """
-    zero = (divisor == 0.0) | (x == 0.0)
-    top, top_exponent = np.frexp(x)
-    bottom, bottom_exponent = np.frexp(np.where(zero, 1.0, divisor))
-    quotient = top / bottom  # magnitudes in (1/2, 2): nothing below can underflow
-    residual = _residual(top, quotient, bottom)
-    bits = quotient.view(np.int64)
-    even = (residual != 0.0) & (bits & 1 == 0)
-    away = (residual > 0.0) == (quotient > 0.0)
-    odd = np.where(even, bits + np.where(away, 1, -1), bits).view(np.float64)
-    with np.errstate(over="ignore", under="ignore"):
-        scaled = np.ldexp(odd, top_exponent - bottom_exponent)
-    scaled = np.where((scaled == 0.0) & ~zero, np.copysign(5e-324, x), scaled)
-    result: np.ndarray = np.where(zero, np.copysign(0.0, x), scaled)
-    return result
-
-
-def _residual(x: np.ndarray, quotient: np.ndarray, divisor: np.ndarray) -> np.ndarray:
-    """``x - quotient * divisor`` exactly, by the product of Dekker (1971); numpy has no FMA."""
-    product = quotient * divisor
-    lifted, widened = _SPLIT * quotient, _SPLIT * divisor
-    q_high, d_high = lifted - (lifted - quotient), widened - (widened - divisor)
-    q_low, d_low = quotient - q_high, divisor - d_high
-    error = ((q_high * d_high - product) + q_high * d_low + q_low * d_high) + q_low * d_low
-    exact: np.ndarray = (x - product) - error
-    return exact
+    """``amax / unit`` to nearest even; `single` says that the magnitudes are those of float32."""
+    out = np.empty(amax.shape)
+    rows = amax.reshape(1, -1), out.reshape(1, -1)
+    shape = scale.frac_bits, scale.emin, scale.max, not scale.subnormals
+    blocks.nearest_scales(*rows, unit, *shape, single)
+    return out
 
 
 BLOCK_FORMATS: dict[str, BlockFormat] = {

@@ -12,13 +12,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float, UInt
 
+from numerics._kernels import coding
 from numerics._target import Overflow
 from numerics.elementwise import cast, check_float_array, check_holds
 from numerics.formats import FixedFormat, FloatFormat, Format, parse_format
 from numerics.rounding import Rounding
 
 _Float: TypeAlias = type[np.float32] | type[np.float64] | np.dtype[Any]
+
 _TABLE_BITS = 16
+_CHUNK = 1 << 17  # elements that stay in the cache from one pass to the next
+_INFINITY = {"f4": 0x7F800000, "f8": 0x7FF0000000000000}  # its bits
 
 
 def encode(
@@ -56,17 +60,23 @@ def encode(
     >>> encode(np.array([-0.5, 9.0]), "s3.4-wrap")
     array([248, 144], dtype=uint8)
     """
-    fmt = parse_format(fmt)
-    with np.errstate(invalid="ignore"):  # the conversion quiets signalling NaNs
-        wide = check_float_array(x, "x").astype(np.float64)
-    if overflow == "format" and not (isinstance(fmt, FloatFormat) and _infinity_code(fmt) is not None):
-        _refuse("infinity", np.isinf(wide), fmt)
-    if not (isinstance(fmt, FloatFormat) and fmt.has_nan):
-        _refuse("NaN", np.isnan(wide), fmt)
-    values = cast(wide, fmt, rounding=rounding, overflow=overflow, seed=seed, stream=stream)
-    values = values.reshape(-1)
-    codes = _encode_fixed(values, fmt) if isinstance(fmt, FixedFormat) else _encode_float(values, fmt)
-    return codes.astype(_code_dtype(fmt)).reshape(x.shape)
+    fmt, rounding = parse_format(fmt), Rounding.parse(rounding)
+    flat = _carried(check_float_array(x, "x"), fmt)
+    largest = coding.largest_f32 if flat.dtype == np.float32 else coding.largest_f64
+    limit = _largest_allowed(fmt, overflow, flat.dtype)
+    codes = np.empty(flat.size, code_dtype(fmt.bits))
+    # Random words are counted from the start of an array, so a stochastic cast is not cut.
+    step = max(flat.size, 1) if rounding.is_stochastic else _CHUNK
+    room = np.empty(min(flat.size, step), flat.dtype)
+    for first in range(0, max(flat.size, 1), step):
+        part = flat[first : first + step]
+        if limit is not None and int(largest(part)) > limit:
+            _refuse_specials(x, fmt, overflow)
+            limit = None  # they were NaNs, which have a code
+        values = room[: part.size]
+        cast(part, fmt, rounding=rounding, overflow=overflow, seed=seed, stream=stream, out=values)
+        encode_values(values, fmt, codes[first : first + step])
+    return codes.reshape(x.shape)
 
 
 def decode(
@@ -103,22 +113,50 @@ def decode(
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise TypeError(f"dtype must be float32 or float64, got {dtype!r}")
     check_holds(np.dtype(dtype), fmt)
-    if codes.dtype.itemsize * 8 > fmt.bits and (wrong := codes >> codes.dtype.type(fmt.bits) != 0).any():
+    if codes.dtype.itemsize * 8 > fmt.bits and codes.size and int(codes.max()) >> fmt.bits:
+        wrong = codes >> codes.dtype.type(fmt.bits) != 0
         count, first = _located(wrong)
         value = int(codes.reshape(-1)[int(np.argmax(wrong))])
         raise ValueError(
             f"codes of {fmt} must be below 2**{fmt.bits}, got {count} larger, first {value} at index {first}"
         )
-    if fmt.bits <= _TABLE_BITS:
-        return np.asarray(_table(fmt, np.dtype(dtype))[codes])
-    return _decoded(codes.astype(np.int64).reshape(-1), fmt).astype(dtype).reshape(codes.shape)
+    if fmt.bits > _TABLE_BITS:
+        return _decoded(codes.astype(np.int64).reshape(-1), fmt).astype(dtype).reshape(codes.shape)
+    table = value_table(fmt, np.dtype(dtype))
+    out = np.empty(codes.shape, dtype)
+    flat = np.ascontiguousarray(codes, code_dtype(fmt.bits)).reshape(-1)
+    word = np.dtype(f"u{table.itemsize}")  # bits are moved, so that the payload of a NaN stays
+    coding.look_up(flat, table.view(word), out.reshape(-1).view(word))
+    return out
 
 
-@lru_cache(maxsize=64)
-def _table(fmt: Format, dtype: np.dtype[Any]) -> np.ndarray:
+def encode_values(
+    values: Float[np.ndarray, " n"], fmt: Format, out: UInt[np.ndarray, " n"]
+) -> UInt[np.ndarray, " n"]:
+    """Codes of float32 or float64 values that are on `fmt` already, as `cast` gives them, into `out`."""
+    single = values.dtype == np.float32
+    if isinstance(fmt, FixedFormat):
+        encode_fixed = coding.encode_fixed_f32 if single else coding.encode_fixed_f64
+        encode_fixed(values, out, fmt.frac_bits, (1 << fmt.bits) - 1)
+    else:
+        encode_float = coding.encode_f32 if single else coding.encode_f64
+        sign_bit = int(fmt.signed) << (fmt.exp_bits + fmt.frac_bits)
+        nan = _nan_code(fmt) if fmt.has_nan else 0
+        encode_float(values, out, fmt.frac_bits, fmt.emin, sign_bit, _infinity_code(fmt) or 0, nan)
+    return out
+
+
+@lru_cache(maxsize=64)  # a table of 16 bits in float64 takes 512 KiB
+def value_table(fmt: Format, dtype: np.dtype[Any]) -> Float[np.ndarray, " codes"]:
+    """Value of every code of a format of at most 16 bits, by code; read-only."""
     table = _decoded(np.arange(1 << fmt.bits, dtype=np.int64), fmt).astype(dtype)
     table.flags.writeable = False
     return table
+
+
+def code_dtype(bits: int) -> np.dtype[Any]:
+    """The smallest unsigned dtype for codes of 1 to 32 bits."""
+    return np.dtype(np.uint8 if bits <= 8 else np.uint16 if bits <= 16 else np.uint32)
 
 
 def _decoded(codes: np.ndarray, fmt: Format) -> np.ndarray:
@@ -148,28 +186,12 @@ def _decoded(codes: np.ndarray, fmt: Format) -> np.ndarray:
     return values
 
 
-def _encode_float(values: np.ndarray, fmt: FloatFormat) -> np.ndarray:
-    """int64 codes of float64 values on the format."""
-    width = fmt.exp_bits + fmt.frac_bits
-    magnitude = np.abs(values)
-    special = ~np.isfinite(values)
-    magnitude[special] = 0.0
-    normal = (magnitude.view(np.int64) >> (52 - fmt.frac_bits)) - _field_shift(fmt)
-    subnormal = np.where(magnitude < fmt.min_normal, magnitude, 0.0) * np.ldexp(1.0, fmt.frac_bits - fmt.emin)
-    codes: np.ndarray = np.where(magnitude < fmt.min_normal, subnormal.astype(np.int64), normal)
-    infinity = _infinity_code(fmt)
-    if infinity is not None:
-        codes[np.isinf(values)] = infinity
-    if fmt.signed:
-        codes |= np.signbit(values).astype(np.int64) << width
-    if fmt.has_nan:
-        codes[np.isnan(values)] = _nan_code(fmt)
-    return codes
-
-
-def _encode_fixed(values: np.ndarray, fmt: FixedFormat) -> np.ndarray:
-    codes: np.ndarray = (values / fmt.step).astype(np.int64) & ((1 << fmt.bits) - 1)
-    return codes
+def _carried(x: np.ndarray, fmt: Format) -> np.ndarray:
+    """`x`, flat, in the float dtype in which it is rounded: float32 where `encode_f32` serves `fmt`."""
+    single = fmt.emin >= -126 if isinstance(fmt, FloatFormat) else fmt.int_bits + fmt.frac_bits <= 24
+    dtype = np.float32 if single and x.dtype != np.float64 else np.float64
+    with np.errstate(invalid="ignore"):  # the conversion quiets signalling NaNs
+        return np.ascontiguousarray(x, dtype).reshape(-1)
 
 
 def _field_shift(fmt: FloatFormat) -> int:
@@ -192,18 +214,28 @@ def _infinity_code(fmt: FloatFormat) -> int | None:
     return top if fmt.specials in ("p3109", "fused-top") else None
 
 
-def _code_dtype(fmt: Format) -> type[np.uint8] | type[np.uint16] | type[np.uint32]:
-    if fmt.bits <= 8:
-        return np.uint8
-    return np.uint16 if fmt.bits <= 16 else np.uint32
-
-
 def _located(wrong: np.ndarray) -> tuple[int, tuple[int, ...]]:
     index = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     return int(wrong.sum()), tuple(int(i) for i in index)
 
 
-def _refuse(what: str, wrong: np.ndarray, fmt: Format) -> None:
-    if wrong.any():
-        count, first = _located(wrong)
-        raise ValueError(f"{fmt} has no code for {what}: got {count} of them, first at index {first}")
+def _lacks(fmt: Format, overflow: Overflow) -> tuple[bool, bool]:
+    """Whether infinities, and whether NaNs, are refused."""
+    if isinstance(fmt, FixedFormat):
+        return overflow == "format", True
+    return overflow == "format" and _infinity_code(fmt) is None, not fmt.has_nan
+
+
+def _largest_allowed(fmt: Format, overflow: Overflow, dtype: np.dtype[Any]) -> int | None:
+    """Largest magnitude, as bits, that is surely no special without a code; ``None``: all have one."""
+    infinity, nan = _lacks(fmt, overflow)
+    return _INFINITY[dtype.str[1:]] - infinity if infinity or nan else None
+
+
+def _refuse_specials(x: np.ndarray, fmt: Format, overflow: Overflow) -> None:
+    for what, lacks, test in zip(
+        ("infinity", "NaN"), _lacks(fmt, overflow), (np.isinf, np.isnan), strict=True
+    ):
+        if lacks and (wrong := test(x)).any():
+            count, first = _located(wrong)
+            raise ValueError(f"{fmt} has no code for {what}: got {count} of them, first at index {first}")

@@ -13,9 +13,10 @@ from numba import config
 
 from numerics._kernels import arrays, casts, vectors
 from numerics._kernels import rounding as modes
+from numerics._scaling import products, quotients, round_blocks, rounds_blocks
 from numerics._target import Overflow, Target, check_seed, full_setting
-from numerics.block import BLOCK_FORMATS, BlockFormat, divide_to_odd
-from numerics.formats import FixedFormat, FloatFormat, Format, parse_format
+from numerics.block import BlockFormat, parse_any_format
+from numerics.formats import FixedFormat, FloatFormat, Format
 from numerics.rounding import Rounding
 
 _FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -25,7 +26,7 @@ def cast(
     x: Float[np.ndarray, "..."],
     fmt: Format | BlockFormat | str,
     *,
-    rounding: Rounding | str = Rounding.NEAREST_EVEN,
+    rounding: Rounding | str = "nearest-even",
     overflow: Overflow = "format",
     seed: int | None = None,
     stream: int = 0,
@@ -74,9 +75,10 @@ def cast(
     >>> cast(np.array([1.125, -9.0], np.float32), "s2.2")
     array([ 1., -4.], dtype=float32)
     """
-    x = check_float_array(x, "x")
-    known = _resolved(fmt, rounding, overflow, x.dtype)
-    key = check_seed(known.rounding, seed, stream)
+    dtype: Any = getattr(x, "dtype", type(x))
+    known = _resolved(fmt, rounding, overflow, dtype)
+    plain = seed is None and stream == 0 and not known.rounding.is_stochastic
+    key = (0, 0) if plain else check_seed(known.rounding, seed, stream)
     if isinstance(known.fmt, BlockFormat):
         return _cast_blocks(x, known.fmt, known.rounding, overflow, key, tensor_scale, out)
     if tensor_scale is not None:
@@ -87,19 +89,24 @@ def cast(
     source = x if x.flags.c_contiguous else np.ascontiguousarray(x)
     if out is None:
         out = np.empty(x.shape, x.dtype)
-    elif _output(out, x) is not x and np.may_share_memory(source, out):
+    elif _output(out, x) is not x and _overlap(source, out):
         source = source.copy()  # overlapping, but not element on element
+    if x.ndim != 1:
+        source = source.reshape(-1)
+    result = out if out.ndim == 1 else out.reshape(-1)
     if x.dtype == np.float16:  # Numba has no float16 arithmetic on the CPU
-        result = np.empty(x.size, np.float32)
-        known.kernel(source.astype(np.float32).reshape(-1), result, *key)
-    else:
-        result = out.reshape(-1)
-        known.kernel(source.reshape(-1), result, *key)
+        source, result = source.astype(np.float32), np.empty(x.size, np.float32)
+    known.kernel(source, result, *key)
     if not known.has_minus_zero:
         result += 0.0
     if x.dtype == np.float16:
         out.reshape(-1)[:] = result
     return out
+
+
+def _overlap(x: np.ndarray, out: np.ndarray) -> bool:
+    """Whether memory may be shared; two arrays that own theirs share none."""
+    return (x.base is not None or out.base is not None) and np.may_share_memory(x, out)
 
 
 Kernel: TypeAlias = Callable[[np.ndarray, np.ndarray, int, int], object]
@@ -116,9 +123,10 @@ class _Resolved(NamedTuple):
 
 @lru_cache(maxsize=1024)  # a cast of a cached array takes less time than this
 def _resolved(
-    fmt: Format | BlockFormat | str, rounding: Rounding | str, overflow: Overflow, dtype: np.dtype[Any]
+    fmt: Format | BlockFormat | str, rounding: Rounding | str, overflow: Overflow, dtype: Any
 ) -> _Resolved:
-    fmt, rounding = _parse_any(fmt), Rounding.parse(rounding)
+    check_dtype(dtype, "x")
+    fmt, rounding = parse_any_format(fmt), Rounding.parse(rounding)
     if isinstance(fmt, BlockFormat):
         return _Resolved(fmt, rounding, None, True)
     check_holds(dtype, fmt)
@@ -226,14 +234,6 @@ def axpy(
     return out
 
 
-def _parse_any(fmt: Format | BlockFormat | str) -> Format | BlockFormat:
-    if isinstance(fmt, BlockFormat):
-        return fmt
-    if isinstance(fmt, str) and ((key := fmt.strip().lower()) in BLOCK_FORMATS or " block=" in key):
-        return BlockFormat.parse(fmt)
-    return parse_format(fmt)
-
-
 def _cast_wrapping(
     x: np.ndarray, fmt: FixedFormat, rounding: Rounding, key: tuple[int, int], out: np.ndarray
 ) -> np.ndarray:
@@ -263,27 +263,33 @@ def _cast_blocks(
 ) -> np.ndarray:
     if overflow not in ("format", "saturate"):
         raise ValueError(f"overflow of block formats must be format or saturate, got {overflow!r}")
-    if x.dtype == np.float16 or (x.dtype == np.float32 and not fmt.fits_float32):
-        raise ValueError(f"{x.dtype} arrays cannot hold every value of {fmt}; use a wider float")
+    fmt.check_holds(x.dtype)
+    fmt.check_tensor_scale(tensor_scale)
     out = _output(out, x)
-    block_scales, tensor = fmt.scales(x, tensor_scale)
-    scales = np.repeat(block_scales, fmt.block, axis=-1)[..., : x.shape[-1]]
-    finite = np.where(np.isnan(scales), 0.0, x).astype(np.float64)
-    quotients = divide_to_odd(finite, scales * tensor)
+    if rounds_blocks(fmt, rounding):
+        round_blocks(x, fmt, rounding, out)
+        return out
+    scales, tensor = fmt.scales(x, tensor_scale)
+    divided = quotients(x, fmt, scales * tensor)
     elements = cast(
-        quotients, fmt.element, rounding=rounding, overflow="saturate", seed=key[0], stream=key[1]
+        divided, fmt.element, rounding=rounding, overflow="saturate", seed=key[0], stream=key[1], out=divided
     )
-    with np.errstate(over="ignore", under="ignore"):
-        out[...] = elements * scales * tensor
-    return out
+    return products(elements, fmt, scales * tensor, out)
 
 
 def check_float_array(x: Any, name: str) -> np.ndarray:
     """`x` if it is an array of a float dtype that the kernels take, or a TypeError."""
-    if not isinstance(x, np.ndarray) or x.dtype not in _FLOATS:
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise TypeError(f"{name} must be a float16, float32 or float64 array, got {kind}")
+    check_dtype(getattr(x, "dtype", type(x)), name)
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name} must be a float16, float32 or float64 array, got {type(x).__name__}")
     return x
+
+
+def check_dtype(dtype: Any, name: str) -> None:
+    """Raise TypeError for what is no dtype that the kernels take, or no dtype at all."""
+    if not isinstance(dtype, np.dtype) or dtype not in _FLOATS:
+        kind = dtype.__name__ if isinstance(dtype, type) else dtype
+        raise TypeError(f"{name} must be a float16, float32 or float64 array, got {kind}")
 
 
 @lru_cache(maxsize=1024)
@@ -305,6 +311,8 @@ def check_holds(dtype: np.dtype[Any], fmt: Format) -> None:
 def _output(out: np.ndarray | None, x: np.ndarray) -> np.ndarray:
     if out is None:
         return np.empty(x.shape, x.dtype)
+    if out is x and x.flags.c_contiguous:
+        return out
     if out.shape != x.shape or out.dtype != x.dtype or not out.flags.c_contiguous:
         raise ValueError(
             f"out must be C-contiguous with shape {x.shape} and dtype {x.dtype}, "

@@ -19,7 +19,8 @@ import numpy as np
 from numba import config
 
 from numerics._kernels import fused as kernels
-from numerics._kernels import fused_tiles
+from numerics._kernels import fused_tiles, ordered
+from numerics._ordered import Report
 from numerics._packing import over_panels, pack
 from numerics._target import Target
 from numerics.accumulator import read_options, whole
@@ -194,21 +195,28 @@ def is_fused(text: str) -> bool:
 
 
 def fused(
-    a: np.ndarray, b: np.ndarray, adder: FusedAdder, formats: tuple[FloatFormat, FloatFormat]
-) -> np.ndarray:
-    """``a @ b`` for checked operands, neither of them empty; (m, n) float32.
+    a: np.ndarray,
+    b: np.ndarray,
+    adder: FusedAdder,
+    formats: tuple[FloatFormat, FloatFormat],
+    *,
+    counting: bool = False,
+) -> tuple[np.ndarray, Report]:
+    """``a @ b`` for checked operands, neither of them empty: (m, n) float32, and what was counted.
 
     Raises
     ------
     ValueError
         An operand that is not on its format.
     """
-    if (least := _least_exponent(a, b, adder, formats)) is not None and not config.DISABLE_JIT:
-        return _in_tiles(a, b, adder, formats, least)
+    least = None if counting or config.DISABLE_JIT else _least_exponent(a, b, adder, formats)
+    if least is not None:
+        return _in_tiles(a, b, adder, formats, least), Report()
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     left, left_exp = _split("a", a, formats[0])
     right, right_exp = _split("b", b, formats[1])
     out = np.empty((a.shape[0], b.shape[1]), np.float32)
+    counts = np.zeros(ordered.COUNTERS, np.int64)
     product_bits = formats[0].frac_bits + formats[1].frac_bits
     kernels.gemm_fused(
         a,
@@ -225,8 +233,10 @@ def fused(
         Target.of(adder.output, adder.rounding).scalars(),
         adder.promote or 0,
         bool(np.isfinite(a).all() and np.isfinite(b).all()),
+        counting,
+        counts,
     )
-    return out
+    return out, Report.of(counts)
 
 
 def _least_exponent(

@@ -12,7 +12,8 @@ from math import frexp
 
 import numpy as np
 
-from numerics._kernels import facts, kulisch
+from numerics._kernels import facts, kulisch, ordered
+from numerics._ordered import Report
 from numerics._target import Target
 from numerics.accumulator import Accumulator, read_options
 from numerics.certificate import Certificate
@@ -76,8 +77,19 @@ class ExactAccumulator:
         return f"exact output={self.output}{rounding}"
 
 
-def exact(a: np.ndarray, b: np.ndarray, accumulator: ExactAccumulator, seed: int, stream: int) -> np.ndarray:
-    """``a @ b`` for checked operands, neither of them empty; (m, n) float32."""
+def exact(
+    a: np.ndarray,
+    b: np.ndarray,
+    accumulator: ExactAccumulator,
+    key: tuple[int, int, int],
+    *,
+    counting: bool = False,
+) -> tuple[np.ndarray, Report]:
+    """``a @ b`` for checked operands, neither of them empty: (m, n) float32, and what was counted.
+
+    `key` is seed, stream and the number of the first output element. No addition is rounded, so only
+    the range of the results is reported.
+    """
     Certificate.of(a, b, Accumulator(accumulator.output))  # raises unless products are exact in float64
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
     a_max, a_unit = facts.operand_facts(a.reshape(-1))[:2]
@@ -89,5 +101,6 @@ def exact(a: np.ndarray, b: np.ndarray, accumulator: ExactAccumulator, seed: int
     top = 0 if zero else frexp(a_max)[1] + frexp(b_max)[1] + 32
     target = Target.of(accumulator.output, accumulator.rounding).scalars()
     limbs = (top - base) // 32 + 4
-    kulisch.gemm_kulisch(a, b, out, base, limbs, target, seed, stream)
-    return out
+    counts = np.zeros(ordered.COUNTERS, np.int64)
+    kulisch.gemm_kulisch(a, b, out, base, limbs, target, *key, counting, counts)
+    return out, Report.of(counts)

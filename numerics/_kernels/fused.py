@@ -4,8 +4,7 @@
 import numpy as np
 from numba import njit
 
-from numerics._kernels.ordered import exponent_of
-from numerics._kernels.rounding import round_one
+from numerics._kernels.ordered import ADDITIONS, SHIFT, SWAMPED, exponent_of, round_counting
 
 _NO_TERM = -100_000  # exponent of a zero operand, below that of any term
 
@@ -34,7 +33,8 @@ def split_operand(x, frac_bits, emin, max_value, magnitude, exponent):
 
 @njit(cache=True)
 def gemm_fused(
-    a, b, left, left_exp, right, right_exp, out, block, lift, drop, align, target, promote, finite
+    a, b, left, left_exp, right, right_exp, out, block, lift, drop, align, target, promote, finite,
+    counting, counts,
 ):  # fmt: skip
     """``out = a @ b`` by blocks of `block` products and the addend, aligned, truncated and added exactly.
 
@@ -45,6 +45,7 @@ def gemm_fused(
     rows, depth = a.shape
     columns = b.shape[1]
     emin = target[2]
+    none = np.uint32(0)  # of random words
     addend = np.empty(columns, np.float64)
     register = np.empty(columns, np.float64)
     largest = np.empty(columns, np.int64)
@@ -66,6 +67,11 @@ def gemm_fused(
             for j in range(columns):
                 scale = np.int64((1023 + align - largest[j]) << 52).view(np.float64)
                 total[j] = np.int64(addend[j] * scale) if np.isfinite(addend[j]) else 0
+                if counting:
+                    counts[ADDITIONS] += last - first + 1
+                    if addend[j] != 0.0 and np.isfinite(addend[j]):
+                        counts[SWAMPED] += total[j] == 0
+                        counts[SHIFT] = max(counts[SHIFT], largest[j] - max(exponent_of(addend[j]), emin))
             for k in range(first, last):
                 e = left_exp[i, k]
                 significand = left[i, k] << lift
@@ -74,6 +80,9 @@ def gemm_fused(
                     cut = min(largest[j] - e - right_exp[k, j] + drop, 63)
                     size = abs(term) >> cut
                     total[j] += size if term > 0 else -size
+                    if counting and term != 0:
+                        counts[SHIFT] = max(counts[SHIFT], largest[j] - e - right_exp[k, j])
+                        counts[SWAMPED] += size == 0
             for j in range(columns):
                 scale = np.int64((1023 + largest[j] - align) << 52).view(np.float64)
                 x = total[j] * scale
@@ -87,10 +96,14 @@ def gemm_fused(
                         x = special
                 elif not np.isfinite(addend[j]):
                     x = addend[j]
-                addend[j] = round_one(x, *target)
+                addend[j] = round_counting(x, -0.0, target, 0, 0, none, none, counting, counts)
             if promote > 0 and (last % promote == 0 or last == depth):
                 for j in range(columns):
-                    register[j] = np.float64(np.float32(register[j] + addend[j]))
+                    summed = np.float64(np.float32(register[j] + addend[j]))
+                    if counting:
+                        counts[ADDITIONS] += 1
+                        counts[SWAMPED] += addend[j] != 0.0 and summed == register[j]
+                    register[j] = summed
                     addend[j] = 0.0
         for j in range(columns):
             out[i, j] = register[j] if promote > 0 else addend[j]

@@ -4,8 +4,8 @@
 import numpy as np
 from numba import njit
 
+from numerics._kernels.ordered import round_counting
 from numerics._kernels.random import stream_key
-from numerics._kernels.rounding import round_sum
 
 
 @njit(cache=True)
@@ -39,9 +39,7 @@ def _bits(limbs, top):
 
 @njit(cache=True)
 def _register_value(limbs, base):
-    """Value of a register of limbs of weights ``2**(base + 32 i)``, as a float64 cut toward zero and the
-    rest, to odd at 53 bits.
-    """  # noqa: D205
+    """Value of a register of limbs of weights ``2**(base + 32 i)``: a float64, and the rest to odd."""
     negative = _carried(limbs)
     limb = limbs.shape[0] - 1
     while limb >= 0 and limbs[limb] == 0:
@@ -65,7 +63,7 @@ def _register_value(limbs, base):
 
 
 @njit(cache=True)
-def gemm_kulisch(a, b, out, base, limb_count, target, seed, stream):
+def gemm_kulisch(a, b, out, base, limb_count, target, seed, stream, first_element, counting, counts):
     """``out = a @ b``, every sum exact and rounded once.
 
     Every product must be exact in float64 and a multiple of ``2**(base + 117)``, and the sums must stay
@@ -99,8 +97,8 @@ def gemm_kulisch(a, b, out, base, limb_count, target, seed, stream):
                     limbs[limb] += sign * (low & 0xFFFFFFFF)
                     limbs[limb + 1] += sign * ((low >> 32) + (high & 0xFFFFFFFF))
                     limbs[limb + 2] += sign * (high >> 32)
-            if special != 0.0:
-                out[i, j] = round_sum(special, 0.0, target, True, i * columns + j, 0, k0, k1)
-            else:
+            value, rest = special, 0.0
+            if special == 0.0:
                 value, rest = _register_value(limbs, base)
-                out[i, j] = round_sum(value, rest, target, True, i * columns + j, 0, k0, k1)
+            element = first_element + i * columns + j
+            out[i, j] = round_counting(value, rest, target, element, 0, k0, k1, counting, counts)

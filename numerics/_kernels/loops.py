@@ -89,18 +89,19 @@ def gemm_f64(a, b, out, chunk, frac_bits, block):
 
 
 @njit(cache=True)
-def gemm_exact(a, b, out, chunk, target, seed, stream):
+def gemm_exact(a, b, out, chunk, target, seed, stream, first_element):
     """The same for any target and data. Products must be exact in float64.
 
     The random words of an addition depend on (seed, stream, output element, number of the addition):
-    products count 0, 1, 2, ..., the outer additions of a chunked sum follow from ``depth`` on.
+    output elements are counted row by row from `first_element` on, products as 0, 1, 2, ..., the outer
+    additions of a chunked sum follow from ``depth`` on.
     """
     rows, depth = a.shape
     columns = b.shape[1]
     k0, k1 = stream_key(seed, stream)
     for i in range(rows):
         for j in range(columns):
-            element = i * columns + j
+            element = first_element + i * columns + j
             total = 0.0
             for first in range(0, depth, chunk):
                 partial = 0.0

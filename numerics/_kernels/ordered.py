@@ -25,7 +25,7 @@ def exponent_of(x):
 @njit(cache=True)
 def _add(x, y, target, element, number, k0, k1, counting, counts):
     """``x + y`` rounded once, with the words of the addition; count what it did."""
-    total = _round_counting(x, y, target, element, number, k0, k1, counting, counts)
+    total = round_counting(x, y, target, element, number, k0, k1, counting, counts)
     if counting:
         counts[ADDITIONS] += 1
         if y != 0.0 and np.isfinite(x) and np.isfinite(y):
@@ -37,7 +37,7 @@ def _add(x, y, target, element, number, k0, k1, counting, counts):
 
 
 @njit(cache=True)
-def _round_counting(x, y, target, element, number, k0, k1, counting, counts):
+def round_counting(x, y, target, element, number, k0, k1, counting, counts):
     """``x + y`` rounded once; count what it did to the range."""
     emin, low, high = target[2:5]
     rounded = round_sum(x, y, target, True, element, number, k0, k1)
@@ -59,7 +59,7 @@ def _round_counting(x, y, target, element, number, k0, k1, counting, counts):
 def _tree(values, count, first, target, element, k0, k1, counting, counts):
     """Adder tree over ``values[:count]``, the products from number `first` on; level by level."""
     if count == 1:
-        return _round_counting(values[0], _NOTHING, target, element, first, k0, k1, counting, counts)
+        return round_counting(values[0], _NOTHING, target, element, first, k0, k1, counting, counts)
     step = 1
     while step < count:
         for left in range(0, count - step, 2 * step):
@@ -74,7 +74,7 @@ def _tree(values, count, first, target, element, k0, k1, counting, counts):
 @njit(cache=True)
 def gemm_ordered(
     a, b, out, chunk, lanes, pairwise, target, rounds_product, product_target, has_outer, outer_target,
-    seed, stream, counting, counts,
+    seed, stream, first_element, counting, counts,
 ):  # fmt: skip
     """``out = a @ b`` in the order and with the random words of `numerics.accumulator.Accumulator`.
 
@@ -87,7 +87,7 @@ def gemm_ordered(
     values = np.empty(chunk if pairwise else lanes, np.float64)
     for i in range(rows):
         for j in range(columns):
-            element = i * columns + j
+            element = first_element + i * columns + j
             total = 0.0
             for number in range(chunks):
                 first = number * chunk
@@ -97,7 +97,7 @@ def gemm_ordered(
                     term = np.float64(a[i, k]) * np.float64(b[k, j])
                     if rounds_product:
                         counter = depth + chunks * lanes + k
-                        term = _round_counting(
+                        term = round_counting(
                             term, _NOTHING, product_target, element, counter, k0, k1, counting, counts
                         )
                     if pairwise:

@@ -192,6 +192,25 @@ def decode_wide(data, out, bits, table):
 
 
 @njit(cache=True)
+def decode_narrow_blocks(data, out, bits, table, factors, block):
+    """`decode_narrow` with every `block` elements, a multiple of eight, times a factor of their own."""
+    n, size, low = np.uint64(bits), np.uint64(out.shape[0]), _mask(np.uint64(bits))
+    groups = _groups(size, n, np.uint64(data.shape[0]), _EIGHT)
+    of_block = np.uint64(block) >> _THREE
+    for k in range(factors.shape[0]):
+        factor = factors[np.uint64(k)]
+        start = np.uint64(k) * of_block
+        for group in range(start, min(start + of_block, groups)):
+            g = np.uint64(group)
+            word, first = _load(data, g * n), g * _EIGHT
+            for j in range(8):
+                out[first + np.uint64(j)] = table[word & low] * factor
+                word >>= n
+    for i in range(groups * _EIGHT, size):
+        out[i] = table[_code_at(data, np.uint64(i), n)] * factors[np.uint64(i) // np.uint64(block)]
+
+
+@njit(cache=True)
 def pack_narrow(codes, data, bits):
     """Flat uint8 codes of 1..7 bits into zeroed `data`; returns the union of all codes' bits.
 

@@ -417,11 +417,11 @@ def gemm(a, b, out, chunk, top, setting, control, panels, from_zero, first_panel
 
 
 @njit(cache=True, nogil=True)
-def fill_hashes(out, row_step, column_step):
-    """Hashes of the output elements ``i * row_step + j * column_step``."""
+def fill_hashes(out, first, row_step, column_step):
+    """Hashes of the output elements ``first + i * row_step + j * column_step``."""
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            out[i, j] = output_hash(i * row_step + j * column_step)
+            out[i, j] = output_hash(first + i * row_step + j * column_step)
 
 
 @njit(cache=True, nogil=True)
@@ -439,11 +439,11 @@ def finish_exactly(a, b, out, chunk, step, at, target, elements, key):
     """
     i, height, p, vectors, start = at
     depth, lanes = b.shape[1], b.shape[2]
-    row_step, column_step = elements
+    first_element, row_step, column_step = elements
     k0, k1 = key
     for row in range(height):
         for column in range(p * lanes, min((p + vectors) * lanes, out.shape[1])):
-            element = (i + row) * row_step + column * column_step
+            element = first_element + (i + row) * row_step + column * column_step
             total = np.float64(out[i + row, column]) if start > 0 else 0.0
             for first in range(start, depth, step):
                 partial = 0.0 if chunk < depth else total

@@ -9,69 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from numerics import NAMED_FORMATS, BlockFormat, cast
-from oracles.rational import DETERMINISTIC, binade, is_fixed, largest, round_rational
+from oracles.blocks import EMAX, mx_row, nearest_float32, nv_rows
+from oracles.rational import DETERMINISTIC, is_fixed, largest, round_rational
 
-MX = ["mxfp8", "mxfp8e5m2", "mxfp6", "mxfp6e3m2", "mxfp4", "mxint8"]
-EMAX = {"mxfp8": 8, "mxfp8e5m2": 15, "mxfp6": 2, "mxfp6e3m2": 4, "mxfp4": 2, "mxint8": 0}  # OCP MX 1.0
-
-
-def mx_row(row, name, mode):
-    """One row by OCP MX 1.0, section 6.3, in Fractions."""
-    fmt = NAMED_FORMATS[name]
-    result = []
-    for first in range(0, len(row), 32):
-        part = [float(v) for v in row[first : first + 32]]
-        if not all(map(math.isfinite, part)):
-            result += [math.nan] * len(part)
-            continue
-        top = max(abs(Fraction(v)) for v in part)
-        shared = max(binade(top) - EMAX[name], -127) if top else -127
-        if shared > 127:
-            result += [math.nan] * len(part)
-            continue
-        scale = Fraction(2) ** shared
-        for v in part:
-            zero = v == 0.0
-            element = round_rational(
-                v if zero else Fraction(v) / scale, fmt.element, mode, overflow="saturate"
-            )
-            value = float(Fraction(element) * scale)
-            result.append(math.copysign(value, element) if element == 0 else value)
-    return result
+MX = list(EMAX)
 
 
-def nearest_float32(x):
-    """A positive Fraction to float32 by its two neighbours."""
-    near = np.float32(float(x))
-    near = [float(v) for v in (np.nextafter(near, np.float32(0)), near, np.nextafter(near, np.float32(1e38)))]
-    least = min(abs(Fraction(v) - x) for v in near)
-    nearest = [v for v in near if abs(Fraction(v) - x) == least]
-    return min(nearest, key=lambda v: int(np.float32(v).view(np.uint32)) & 1)
+def mx_expected(x, name, mode):
+    return np.array([mx_row(row, NAMED_FORMATS[name].element, EMAX[name], mode) for row in x])
 
 
-def nv_rows(rows, mode, tensor=None):
-    """Rows in NVFP4: exact products, before they are stored."""
-    fmt = NAMED_FORMATS["nvfp4"]
-    top = max(abs(Fraction(float(v))) for row in rows for v in row)
-    if tensor is None:
-        tensor = nearest_float32(top / (448 * 6)) if top else 1.0
-    tensor = Fraction(tensor)
-    result = []
-    for row in rows:
-        out = []
-        for first in range(0, len(row), 16):
-            part = [Fraction(float(v)) for v in row[first : first + 16]]
-            ratio = max(map(abs, part)) / (6 * tensor)
-            scale = Fraction(round_rational(ratio, fmt.scale, overflow="saturate"))
-            for v in part:
-                element = (
-                    round_rational(v / (scale * tensor), fmt.element, mode, overflow="saturate")
-                    if scale
-                    else 0
-                )
-                out.append(Fraction(element) * scale * tensor)
-        result.append(out)
-    return result
+def nv_expected(x, mode, tensor=None):
+    return nv_rows(x, NAMED_FORMATS["nvfp4"], mode, tensor)
 
 
 def draw_rows(seed, dtype):
@@ -98,7 +47,7 @@ def test_mx_is_what_the_standard_says(name, mode, dtype, seed):
     x = draw_rows(seed, dtype)
     ours = cast(x, name, rounding=mode)
     assert ours.dtype == dtype
-    expected = np.array([mx_row(row, name, mode) for row in x])
+    expected = mx_expected(x, name, mode)
     np.testing.assert_array_equal(ours, expected)
     numbers = ~np.isnan(expected)
     np.testing.assert_array_equal(np.signbit(ours)[numbers], np.signbit(expected)[numbers])
@@ -115,7 +64,7 @@ def test_nvfp4_is_two_exact_scales_and_one_rounding(mode, tensor, seed):
     x = rng.normal(size=(2, 37)) * 2.0 ** rng.integers(-12, 3, (2, 37))
     x[rng.random(x.shape) < 0.2] = 0.0
     x[:, :16] = rng.choice([0.5, 1.0, 1.5, -2.0, 2.5, 5.0], (2, 16))  # on values and on ties
-    expected = [[float(v) for v in row] for row in nv_rows(x, mode, tensor)]
+    expected = [[float(v) for v in row] for row in nv_expected(x, mode, tensor)]
     np.testing.assert_array_equal(cast(x, "nvfp4", rounding=mode, tensor_scale=tensor), expected)
 
 
@@ -123,7 +72,7 @@ def test_nvfp4_in_float32_is_the_exact_product_rounded_once():
     x = np.random.default_rng(5).normal(size=(3, 48)).astype(np.float32)
     expected = [
         [math.copysign(nearest_float32(abs(v)), v) if v else 0.0 for v in row]
-        for row in nv_rows(x, "nearest-even")
+        for row in nv_expected(x, "nearest-even")
     ]
     ours = cast(x, "nvfp4")
     assert ours.dtype == np.float32

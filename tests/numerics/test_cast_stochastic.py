@@ -114,7 +114,8 @@ def test_more_digits_are_taken_where_the_first_do_not_decide(text, rounding, pag
                     again = padded.copy()
                     cast(again, text, rounding=rounding, seed=5, stream=stream, out=again)
                     np.testing.assert_array_equal(again, got)
-    assert moved == {1.0, 1.25}
+    # The second page holds more digits than 20 or 32 bits have: equal ones do not carry.
+    assert moved == ({1.0} if pages == 2 and rounding != "stochastic" else {1.0, 1.25})
 
 
 def test_an_exact_sum_takes_the_error_of_its_float64_into_account():

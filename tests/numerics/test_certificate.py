@@ -26,7 +26,7 @@ def exact_kernel(a, b, accumulator, seed=0, stream=0):
     chunk = min(accumulator.chunk or a.shape[1], a.shape[1])
     target = Target.of(accumulator.format, accumulator.rounding)
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
-    loops.gemm_exact(a, b, out, chunk, target.scalars(), seed, stream)
+    loops.gemm_exact(a, b, out, chunk, target.scalars(), seed, stream, 0)
     return out
 
 

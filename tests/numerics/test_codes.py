@@ -2,15 +2,18 @@
 
 import math
 
+import gfloat
+import gfloat.formats
 import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numerics import NAMED_FORMATS, decode, encode, parse_format
+import numerics.codes
+from numerics import NAMED_FORMATS, FixedFormat, FloatFormat, cast, decode, encode, parse_format
 from oracles.rational import DETERMINISTIC, is_fixed, last_code, round_rational, value_of_code
-from oracles.strategies import formats, hard_values
+from oracles.strategies import ALL_SPECIALS, formats, hard_values
 
 NAMED = [name for name, fmt in NAMED_FORMATS.items() if not hasattr(fmt, "block")]
 OTHERS = ["e4m3ieee", "e3m4p3109", "e3m0fn", "e1m2fnuz", "ue5m3", "u0.8", "s3.4-wrap", "s7.8", "e6m9-flush"]
@@ -33,11 +36,24 @@ ML_DTYPES = {
     "e4m3fnuz": ml_dtypes.float8_e4m3fnuz,
     "e5m2fnuz": ml_dtypes.float8_e5m2fnuz,
     "e4m3ieee": ml_dtypes.float8_e4m3,
+    "e3m4": ml_dtypes.float8_e3m4,
     "e2m1": ml_dtypes.float4_e2m1fn,
     "e2m3": ml_dtypes.float6_e2m3fn,
     "e3m2": ml_dtypes.float6_e3m2fn,
     "bfloat16": ml_dtypes.bfloat16,
     "binary16": np.float16,
+}
+GFLOAT = {
+    "e4m3fn": gfloat.formats.format_info_ocp_e4m3,
+    "e5m2": gfloat.formats.format_info_ocp_e5m2,
+    "e2m3": gfloat.formats.format_info_ocp_e2m3,
+    "e3m2": gfloat.formats.format_info_ocp_e3m2,
+    "e2m1": gfloat.formats.format_info_ocp_e2m1,
+    "s1.6": gfloat.formats.format_info_ocp_int8,
+    "binary8p3": gfloat.formats.format_info_p3109(8, 3),
+    "binary8p4": gfloat.formats.format_info_p3109(8, 4),
+    "e2m5p3109": gfloat.formats.format_info_p3109(8, 6),
+    "e3m2p3109": gfloat.formats.format_info_p3109(6, 3),
 }
 
 
@@ -120,6 +136,102 @@ def test_ml_dtypes_and_numpy_read_the_same_codes(text):
     np.testing.assert_array_equal(
         encode(theirs[kept], text), theirs[kept].astype(ML_DTYPES[text]).view(codes.dtype)
     )
+
+
+@pytest.mark.parametrize("text", GFLOAT)
+def test_gfloat_reads_and_writes_the_same_codes(text):
+    codes = all_codes(parse_format(text))
+    theirs = np.array([gfloat.decode_float(GFLOAT[text], int(code)).fval for code in codes])
+    np.testing.assert_array_equal(decode(codes, text, np.float64), theirs)
+    x = theirs[np.isfinite(theirs)]
+    # On the values, on the ties between them and beside those.
+    ties = (np.sort(x)[:-1] + np.sort(x)[1:]) / 2.0
+    x = np.concatenate([x, ties, np.nextafter(ties, np.inf), np.nextafter(ties, -np.inf)])
+    nearest = gfloat.RoundMode.TiesToEven
+    rounded = [gfloat.round_float(GFLOAT[text], float(value), nearest, sat=True) for value in x]
+    expected = [gfloat.encode_float(GFLOAT[text], value) for value in rounded]
+    np.testing.assert_array_equal(encode(x, text), expected)
+
+
+def small_formats(specials):
+    """Every split of at most 8 bits, with and without sign and subnormals, fixed point for ``None``."""
+    for bits in range(1, 9):
+        for signed in (False, True):
+            for frac_bits in range(bits - signed + 1):
+                other = bits - signed - frac_bits
+                for choice in (False, True):
+                    try:
+                        if specials is None:
+                            overflow = "wrap" if choice else "saturate"
+                            yield FixedFormat(
+                                int_bits=other, frac_bits=frac_bits, signed=signed, overflow=overflow
+                            )
+                        else:
+                            yield FloatFormat(
+                                exp_bits=other,
+                                frac_bits=frac_bits,
+                                specials=specials,
+                                signed=signed,
+                                subnormals=choice,
+                            )
+                    except ValueError:  # too few bits for these specials
+                        continue
+
+
+@pytest.mark.parametrize("specials", [*ALL_SPECIALS, None])
+def test_every_code_of_every_small_format_comes_back(specials):
+    found = list(small_formats(specials))
+    assert len(found) >= 50
+    for fmt in found:
+        codes = all_codes(fmt)
+        expected = np.array([decode_by_hand(int(code), fmt) for code in codes])
+        kept = ~np.isnan(expected) & ~unused(codes, fmt)
+        for dtype in (np.float32, np.float64):
+            values = decode(codes, fmt, dtype)
+            np.testing.assert_array_equal(values, expected, err_msg=str(fmt))
+            np.testing.assert_array_equal(encode(values[kept], fmt), codes[kept], err_msg=str(fmt))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*SMALL, "tf32", "fp32", "s15.16", "u0.24", "s4.20", "s24.0", "e4m3noneb133", "e3m9ieeeb140-flush"],
+)
+@pytest.mark.parametrize("mode", [*DETERMINISTIC, "stochastic:11"])
+def test_the_codes_of_float32_and_float64_arrays_are_the_same(text, mode):
+    fmt = parse_format(text)
+    rng = np.random.default_rng(6)
+    with np.errstate(over="ignore", under="ignore"):
+        x = np.concatenate(
+            [hard_values(fmt, rng, 200), rng.normal(size=50), 2.0 ** rng.integers(-149, 127, 50)]
+        )
+        x = x.astype(np.float32)
+    x = np.concatenate([x[np.isfinite(x)], np.array([0.0, -0.0, 2.0**-149], np.float32)])
+    options = {"rounding": mode, "overflow": "saturate", "seed": 1}
+    wide = x.astype(np.float64)
+    found = encode(wide, fmt, **options)
+    np.testing.assert_array_equal(encode(x, fmt, **options), found)
+    np.testing.assert_array_equal(decode(found, fmt, np.float64), cast(wide, fmt, **options))
+
+
+@pytest.mark.parametrize("text", ["e4m3fn", "int8", "e2m1"])
+def test_long_arrays_are_encoded_in_pieces_that_nobody_sees(text, monkeypatch):
+    x = np.random.default_rng(7).normal(0.0, 3.0, (5, 7)).astype(np.float32)
+    expected = encode(x, text)
+    chance = encode(x, text, rounding="stochastic", seed=2)
+    monkeypatch.setattr(numerics.codes, "_CHUNK", 4)
+    np.testing.assert_array_equal(encode(x, text), expected)
+    np.testing.assert_array_equal(encode(x, text, rounding="stochastic", seed=2), chance)
+    x[0, 0] = x[4, 6] = np.inf
+    with pytest.raises(ValueError, match=r"no code for infinity: got 2 of them, first at index \(0, 0\)"):
+        encode(x, text)
+    x[0, 0] = 1.0
+    x[2, 1] = x[3, 0] = np.nan
+    message = r"infinity: got 1 of them, first at index \(4, 6\)"
+    with pytest.raises(ValueError, match=message):
+        encode(x, text)
+    if text == "e4m3fn":
+        x[4, 6] = 0.0
+        assert np.argwhere(encode(x, text) == 0x7F).tolist() == [[2, 1], [3, 0]]
 
 
 @pytest.mark.parametrize("text", CANONICAL_NAN)

@@ -195,8 +195,6 @@ def test_operands_come_with_their_formats():
         matmul(x, x, "e6m9", formats=E4M3)
     with pytest.raises(ValueError, match=r"formats must be a pair .* got 'fp16'"):
         matmul(x, x, "volta", formats="fp16")
-    with pytest.raises(ValueError, match="report counts rounded additions, of which volta has none"):
-        matmul(x, x, "volta", formats=E4M3, report=True)
     with pytest.raises(TypeError, match="must be of a FloatFormat, got FixedFormat"):
         matmul(x, x, "volta", formats=("fp16", parse_format("s3.4")))
 
@@ -230,3 +228,32 @@ def test_neither_dtype_nor_strides_matter():
     wide[::2, ::-2] = a
     result = matmul(wide[::2, ::-2], np.asfortranarray(b), "hopper-fp8", formats=E4M3)
     np.testing.assert_array_equal(result, expected)
+
+
+def test_the_report_of_a_block_by_hand():
+    # Exponents 10, 0, 0 and, of the addend, none at first: with three bits kept, 1 and -1 are cut away.
+    a = np.array([[2.0**10, 1.0, -1.0, 0.0, 2.0**10, 0.0]], np.float32)
+    ones = np.ones((6, 1), np.float32)
+    text = "fused products=3 align_bits=3 output=e8m23"
+    product, report = matmul(a, ones, text, formats=("bf16", "bf16"), report=True)
+    assert product == 2.0**11
+    # Two blocks of three products and the addend; the addend of the second, 2**10, has its largest exponent.
+    assert (report.additions, report.swamped, report.max_shift) == (8, 2, 10)
+    assert (report.overflow, report.underflow, report.saturation) == (0, 0, 0)
+    product, report = matmul(a, ones, text + " promote=3", formats=("bf16", "bf16"), report=True)
+    assert (report.additions, report.swamped) == (10, 2)
+    a *= np.float32(2.0**5)
+    text = "fused products=3 align_bits=3 output=e5m2"
+    assert matmul(a, ones, text, formats=("bf16", "bf16"), report=True)[1].saturation == 1
+    assert np.isinf(matmul(a, ones, text + " rounding=up", formats=("bf16", "bf16")))
+
+
+@given(seed=st.integers(0, 999), depth=st.integers(1, 70))
+def test_a_report_changes_no_bit(seed, depth):
+    rng = np.random.default_rng(seed)
+    a, b = (cast(rng.normal(size=s).astype(np.float32), "e4m3fn") for s in ((3, depth), (depth, 2)))
+    formats = ("e4m3fn", "e4m3fn")
+    for text in ("hopper-fp8 promote=32", "ada-fp8"):
+        counted, report = matmul(a, b, text, formats=formats, report=True)
+        np.testing.assert_array_equal(counted, matmul(a, b, text, formats=formats))
+        assert report.additions >= 6 * depth

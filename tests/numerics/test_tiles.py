@@ -140,7 +140,7 @@ def test_sums_that_overflow_underflow_or_are_no_numbers_are_those_of_the_exact_k
     accumulator = Accumulator(text, chunk=chunk)
     expected = np.empty((m, n), np.float32)
     target = Target.of(accumulator.format, accumulator.rounding)
-    loops.gemm_exact(a, b, expected, min(chunk or k, k), target.scalars(), 0, 0)
+    loops.gemm_exact(a, b, expected, min(chunk or k, k), target.scalars(), 0, 0, 0)
     got = matmul(a, b, accumulator)
     nan = np.isnan(expected)
     np.testing.assert_array_equal(np.isnan(got), nan)
@@ -194,7 +194,7 @@ def test_every_rounding_in_tiles_is_that_of_the_exact_kernel(
     accumulator = Accumulator(text, chunk=chunk, rounding=rounding)
     expected = np.empty((m, n), np.float32)
     target = Target.of(accumulator.format, accumulator.rounding)
-    loops.gemm_exact(a, b, expected, min(chunk or k, k), target.scalars(), seed, 3)
+    loops.gemm_exact(a, b, expected, min(chunk or k, k), target.scalars(), seed, 3, 0)
     got = matmul(a, b, accumulator, seed=seed, stream=3)
     np.testing.assert_array_equal(got.view(np.int32), expected.view(np.int32))
 
@@ -219,7 +219,7 @@ def test_sums_that_float32_cannot_hold_are_done_again(rounding):
         accumulator = Accumulator("e6m9", rounding=rounding, chunk=chunk)
         expected = np.empty((7, b.shape[1]), np.float32)
         target = Target.of(accumulator.format, accumulator.rounding)
-        loops.gemm_exact(a, b, expected, chunk or depth, target.scalars(), 5, 0)
+        loops.gemm_exact(a, b, expected, chunk or depth, target.scalars(), 5, 0, 0)
         np.testing.assert_array_equal(matmul(a, b, accumulator, seed=5), expected)
 
 
@@ -234,7 +234,7 @@ def test_sums_too_large_to_be_safe_are_finished_exactly():
         assert Certificate.of(a, b, accumulator).ceiling < 65504
         expected = np.empty((9, b.shape[1]), np.float32)
         target = Target.of(accumulator.format, accumulator.rounding)
-        loops.gemm_exact(a, b, expected, chunk or 3 * DEPTH, target.scalars(), 5, 0)
+        loops.gemm_exact(a, b, expected, chunk or 3 * DEPTH, target.scalars(), 5, 0, 0)
         np.testing.assert_array_equal(matmul(a, b, accumulator, seed=5), expected)
 
 
@@ -256,7 +256,7 @@ def test_a_word_that_does_not_decide_sends_a_tile_to_the_exact_kernel(monkeypatc
     accumulator = Accumulator("e8m9", rounding="stochastic")
     expected = np.empty((1, LANES_32), np.float32)
     target = Target.of(accumulator.format, accumulator.rounding)
-    loops.gemm_exact(a, b, expected, 2, target.scalars(), 1, stream)
+    loops.gemm_exact(a, b, expected, 2, target.scalars(), 1, stream, 0)
     np.testing.assert_array_equal(matmul(a, b, accumulator, seed=1, stream=stream), expected)
     assert len(finished) == 1
 
