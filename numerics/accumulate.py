@@ -9,6 +9,7 @@ changes a bit; all other sums take float64 with rounding to odd, or integers.
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -119,7 +120,7 @@ def sum(  # noqa: A001  as numpy names it
         raise ValueError(f"axis must be in {-x.ndim}..{x.ndim - 1} for shape {x.shape}, got {axis}")
     rows = x.reshape(1, -1) if axis is None else np.moveaxis(x, axis, -1)
     shape = () if axis is None else rows.shape[:-1]
-    rows = rows.reshape(-1, rows.shape[-1])
+    rows = rows.reshape(prod(shape), rows.shape[-1])
     ones = np.ones((rows.shape[1], 1), np.float32)
     return matmul(rows, ones, accumulator, seed=seed, stream=stream, formats=formats).reshape(shape)
 
@@ -215,11 +216,12 @@ def matmul(
     dtype = accumulator.dtype if isinstance(accumulator, IntegerAccumulator) else np.dtype(np.float32)
     if out is not None:
         _check_out(out, shape, dtype, (a, b))
-    if a.ndim > 2 and b.ndim == 2:  # one product of all rows, with the same sums
-        a = a.reshape(-1, a.shape[-1])
-    if a.ndim == b.ndim == 2:
-        found, counts = _product(a, b, accumulator, pair, (seed, stream, 0), report)
-        result = np.ascontiguousarray(found) if out is None else out
+    if b.ndim == 2:  # one product of all rows, with the same sums
+        rows = a.reshape(prod(shape[:-1]), a.shape[-1])
+        found, counts = _product(rows, b, accumulator, pair, (seed, stream, 0), report)
+        result = np.ascontiguousarray(found).reshape(shape) if out is None else out
+        if out is not None:
+            out[...] = found.reshape(shape)
     else:
         result = np.empty(shape, dtype) if out is None else out
         counts, size = Report(), shape[-2] * shape[-1]
@@ -229,10 +231,6 @@ def matmul(
             key = (seed, stream, number * size)
             result[place], more = _product(lefts[place], rights[place], accumulator, pair, key, report)
             counts = counts + more
-        found = result
-    if result is not found:
-        result[...] = found.reshape(shape)
-    result = result.reshape(shape)
     return (result, counts) if report else result
 
 
