@@ -41,10 +41,10 @@ def sequential(
     left, right = (b.T, a.T) if flip else (a, b)
     if config.DISABLE_JIT:
         out = _loops(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
-    elif target.mode == modes.STOCHASTIC:
+    elif target.mode == modes.STOCHASTIC or certificate.path == "float64-full":
         steps = (1, b.shape[1]) if flip else (b.shape[1], 1)
         words = random.stream_key(*key[:2])
-        out = _stochastic(left, right, chunk, target, certificate.ceiling, (key[2], *steps), words)
+        out = _checked(left, right, chunk, target, certificate, (key[2], *steps), words)
     else:
         out = _in_tiles(left, right, chunk, *_setting(certificate, target))
     return out.T if flip else out
@@ -88,57 +88,102 @@ def _in_tiles(
     return out[:, : b.shape[1]]
 
 
-def _stochastic(
+def _checked(
     a: np.ndarray,
     b: np.ndarray,
     chunk: int,
     target: Target,
-    ceiling: float,
+    certificate: Certificate,
     elements: tuple[int, int, int],
     key: tuple[int, int],
 ) -> Float[np.ndarray, "m n"]:
-    """The same with a random word for each addition of each output element."""
-    bits, frac_bits = target.random_bits, target.frac_bits
-    drop, shift, wide = 32, 23 - frac_bits, 52 - frac_bits
-    narrow = tiles.Random32(min(drop - shift, 31), _upper(shift, bits), -1 << shift)
-    low = (1 << wide) - 1
-    undecided = low if bits else 0xFFFFFFFF << max(wide - 32, 0)
-    doubtful = tiles.Random64(64 - wide, _upper(wide, bits), -1 << wide, low, min(low, undecided))
-    exact_narrow = bits == modes.EXACT or bits > shift
-    # Beside r bits a float64 has room for the 24 bits of any format, but not for 32 of them.
-    exact_wide = bits == modes.EXACT or bits > wide
-
-    top = tiles.height_of(narrow)
+    """The same where each tile must be checked, and may have to be done again."""
+    narrow: tiles.Random32 | tiles.Sieved32 | None
+    wide: tiles.Random64 | tiles.AnyRandom64 | tiles.Any64
+    if target.mode == modes.STOCHASTIC:
+        narrow, wide, exactly = _random_setting(target, full=certificate.path == "float64-full")
+        control = vectors.TOWARD_ZERO
+    else:
+        narrow, wide, exactly, control = None, _any_setting(target), (True, True), vectors.TO_NEAREST
+    full = narrow is None
+    top = tiles.height_of(wide)
     packed_a, packed_b = pack(a, b, top)
-    out = np.empty((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
-    hashes = np.empty(out.shape, np.uint32)
-    tiles.fill_hashes(hashes, *elements)
-    chunks = -(-a.shape[1] // chunk)
-    steps = np.empty((a.shape[1] + chunks, 2), np.uint32)
-    tiles.fill_steps(steps, *key)
+    out = (np.zeros if full else np.empty)((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
+    hashes, steps = (np.empty(shape, np.uint32) for shape in ((1, 1), (1, 2)))
+    if target.mode == modes.STOCHASTIC:
+        hashes = np.empty((out.shape[0], out.shape[1]), np.uint32)
+        tiles.fill_hashes(hashes, *elements)
+        steps = np.empty((a.shape[1] - (-a.shape[1] // chunk), 2), np.uint32)
+        tiles.fill_steps(steps, *key)
     stopped = np.zeros((len(a), packed_b.shape[0]), np.int64)
     work = partial(
-        tiles.gemm_random,
+        tiles.gemm_checked,
         packed_a,
         packed_b,
         out,
         chunk,
         top,
         narrow,
-        doubtful,
-        (exact_narrow, exact_wide),
-        ceiling,
+        wide,
+        control,
+        exactly,
+        certificate.ceiling,
+        full,
         hashes,
         steps,
         stopped,
     )
     over_panels(work, packed_b, len(a))
-    step = chunk if chunk < a.shape[1] else min(chunk, tiles.DEPTH)
+    step = chunk if chunk < a.shape[1] else a.shape[1]
     for i, p in np.argwhere(stopped):
         height = panels.height_at(int(i), len(a), top)
         at = (int(i), height, int(p), 2, int(stopped[i, p]) - 1)
         tiles.finish_exactly(packed_a, packed_b, out, chunk, step, at, target.scalars(), elements, key)
     return out[:, : b.shape[1]]
+
+
+def _random_setting(
+    target: Target, *, full: bool
+) -> tuple[tiles.Random32 | tiles.Sieved32 | None, tiles.Random64 | tiles.AnyRandom64, tuple[bool, bool]]:
+    """Kinds of tiles in float32 and float64, and whether their sums must be exact."""
+    bits, shift, place = target.random_bits, 23 - target.frac_bits, 52 - target.frac_bits
+    low = (1 << place) - 1
+    undecided = low if bits else min(low, 0xFFFFFFFF << max(place - 32, 0))
+    numbers = (64 - place, -1 << place, _upper(place, bits), low, undecided)
+    # Beside r bits a float64 has room for the 24 bits of any format, but not for 32 of them.
+    exactly = (bits == modes.EXACT or bits > shift, bits == modes.EXACT or bits > place)
+    if full:
+        ends = (target.max_value, target.limits()[1])
+        # Below the normal range the sums are lifted, and must be whole for that.
+        return None, tiles.AnyRandom64(*_lift(target), *numbers, *ends), (True, True)
+    narrow: tiles.Random32 | tiles.Sieved32 = tiles.Random32(32 - shift, -1 << shift)
+    if shift == 0 or 0 < bits < shift:
+        narrow = tiles.Sieved32(min(32 - shift, 31), -1 << shift, _upper(shift, bits))
+    return narrow, tiles.Random64(*numbers), exactly
+
+
+def _any_setting(target: Target) -> tiles.Any64:
+    place = 52 - target.frac_bits
+    half, low = 1 << (place - 1), (1 << place) - 1
+    positive, negative, odd = {
+        modes.NEAREST_EVEN: (half - 1, half - 1, 1),
+        modes.NEAREST_AWAY: (half, half, 0),
+        modes.TOWARD_ZERO: (0, 0, 0),
+        modes.DOWN: (0, low, 0),
+        modes.UP: (low, 0, 0),
+        modes.TO_ODD: (low, low, -low),
+    }[target.mode]
+    under, over = target.overflowed()
+    return tiles.Any64(*_lift(target), place, positive, negative, odd, target.max_value, over, -under)
+
+
+def _lift(target: Target) -> tuple[int, int]:
+    """Patterns of the smallest normal number, and of what is added to smaller ones before they are rounded.
+
+    Without subnormals the spacing below the smallest normal number is that number, not its last place.
+    """
+    exponent = target.emin + (target.frac_bits if target.flush else 0)
+    return (target.emin + 1023) << 52, (exponent + 1023) << 52
 
 
 def _upper(width: int, bits: int) -> int:

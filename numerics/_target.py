@@ -78,6 +78,15 @@ class Target(NamedTuple):
         """What the kernels take as a target: without random bits where the mode needs none."""
         return tuple(self) if self.mode == modes.STOCHASTIC else tuple(self)[:-1]
 
+    def overflowed(self) -> tuple[float, float]:
+        """Results of a finite overflow below and above in the mode itself; directed ones may stay finite."""
+        below, above = self.limits()
+        if self.mode in (modes.TOWARD_ZERO, modes.TO_ODD, modes.UP):
+            below = self.min_value
+        if self.mode in (modes.TOWARD_ZERO, modes.TO_ODD, modes.DOWN):
+            above = self.max_value
+        return below, above
+
     def limits(self) -> tuple[float, float]:
         """Results of an overflow below and above, rounding to nearest."""
         if self.overflow == modes.SATURATE:

@@ -9,13 +9,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from numerics._kernels import facts
-from numerics._kernels.tiles import DEPTH
+from numerics._kernels.tiles import CHECKED_DEPTH
 from numerics._kernels.vectors import HAS_DIRECTED
 from numerics.accumulator import Accumulator
 from numerics.formats import FloatFormat
 from numerics.rounding import Mode, Rounding
 
-Path = Literal["float32", "float32-full", "float64", "exact"]
+Path = Literal["float32", "float32-full", "float64", "float64-full", "exact"]
 
 _INFINITY_BITS = 0x7F800000  # of float32; NaNs are above
 
@@ -86,6 +86,11 @@ class Certificate:
     needs p + r <= 24, or exact sums, of which the processor keeps account; and its sums may grow so much
     in theory that they are looked at in practice, each time a tile begins.
 
+    ``float64-full`` does every rounding of any sum of finite operands, so long as the processor says that
+    every float64 sum was exact: then the one rounding of the exact sum is that of a float64, whose
+    magnitude is lifted by a power of two where it is below the normal range of the accumulator, so that
+    the last place that stays is the spacing there.
+
     Attributes
     ----------
     path
@@ -128,16 +133,24 @@ class Certificate:
         if chunk < length:
             bound = max(bound, _sum_bound(bound, -(-length // chunk), fmt.precision, rounding.mode))
         least = fmt.emin - (fmt.frac_bits if fmt.subnormals else 0)
-        tame = unit >= least and a_finite and b_finite
+        finite = a_finite and b_finite
+        tame = unit >= least and finite
+        narrow = max(a_bits, b_bits) <= 24 and _is_float32(a_max, a_unit) and _is_float32(b_max, b_unit)
+        # Tiles that look at every sum, and ask the processor whether it was exact.
+        checked = HAS_DIRECTED and finite and narrow and fmt.frac_bits > 0
+        rest = cls(path="float64-full" if checked else "exact", bound=float("inf"))
         if rounding.mode is not Mode.NEAREST_EVEN:
-            return cls._directed(rounding, fmt, (a_max, b_max), (a_unit, b_unit), length, chunk, bound, tame)
+            directed = None
+            if HAS_DIRECTED and tame and _fits_float32(a_max, b_max, a_unit, b_unit, 0.0, fmt):
+                directed = cls._directed(rounding, fmt, a_max * b_max, length, chunk, bound)
+            return directed or rest
         p = fmt.precision
         if not tame or 2.0 * bound > fmt.max:
             harmless = product_bits <= p <= 11
             fits = _fits_float32(a_max, b_max, a_unit, b_unit, a_max * b_max, fmt)
             in_range = fmt.subnormals and fmt.max < 2.0 ** (104 + fmt.frac_bits)
-            path: Path = "float32-full" if harmless and fits and in_range else "exact"
-            return cls(path=path, bound=float("inf"))
+            full = harmless and fits and in_range
+            return cls(path="float32-full", bound=float("inf")) if full else rest
         paths: tuple[tuple[Path, int], ...] = (("float32", 24), ("float64", 53))
         for path, t in paths:
             exact_sums = 2.0 * bound < 2.0 ** min(unit + t, 1000)
@@ -146,35 +159,24 @@ class Certificate:
                 continue
             if t == 24 and not _fits_float32(a_max, b_max, a_unit, b_unit, bound, fmt):
                 continue
-            if max(a_bits, b_bits) <= 24 and _is_float32(a_max, a_unit) and _is_float32(b_max, b_unit):
+            if narrow:
                 return cls(path=path, bound=bound)
-        return cls(path="exact", bound=bound)
+        return rest
 
     @classmethod
     def _directed(
-        cls,
-        rounding: Rounding,
-        fmt: FloatFormat,
-        largest: tuple[float, float],
-        units: tuple[int, int],
-        length: int,
-        chunk: int,
-        bound: float,
-        tame: bool,
-    ) -> Certificate:
-        """Certificate for the roundings that take a float32 sum rounded in the same direction."""
-        exact = cls(path="exact", bound=bound)
-        if not (HAS_DIRECTED and tame and _fits_float32(*largest, *units, 0.0, fmt)):
-            return exact
+        cls, rounding: Rounding, fmt: FloatFormat, term: float, length: int, chunk: int, bound: float
+    ) -> Certificate | None:
+        """Certificate for the roundings that take a float32 sum rounded in the same direction, if any."""
         if rounding.mode is Mode.STOCHASTIC:
-            steps = chunk if chunk < length else min(length, DEPTH)
+            steps = chunk if chunk < length else min(length, CHECKED_DEPTH)
             growth = float(np.exp(min(steps * np.log1p(2.0**-fmt.frac_bits), 600.0)))
-            run = _sum_bound(largest[0] * largest[1], steps, fmt.precision, rounding.mode)
+            run = _sum_bound(term, steps, fmt.precision, rounding.mode)
             ceiling = (fmt.max / 2.0 - run) / growth
-            return cls(path="float32", bound=bound, ceiling=ceiling) if ceiling >= 0.0 else exact
+            return cls(path="float32", bound=bound, ceiling=ceiling) if ceiling >= 0.0 else None
         needs_bit = rounding.mode is Mode.NEAREST_AWAY and fmt.precision > 23
         if rounding.mode is Mode.TO_ODD or needs_bit or 2.0 * bound > fmt.max:
-            return exact
+            return None
         return cls(path="float32", bound=bound)
 
 

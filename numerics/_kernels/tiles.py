@@ -34,6 +34,8 @@ from numerics._kernels.vectors import (
 
 #: Steps after which a tile is put down, so that panels stay in the near caches.
 DEPTH = 1024
+#: The same where a tile may have to be done again, from where it was last put down.
+CHECKED_DEPTH = 512
 
 # What a tile starts from, and what it does with the result.
 REPLACE, RESUME, ADD = range(3)
@@ -74,21 +76,56 @@ class Biased32(NamedTuple):
 
 
 class Random32(NamedTuple):
-    """Stochastic rounding of float32 sums that were rounded toward zero."""
+    """Stochastic rounding of float32 sums that were rounded toward zero, with all random bits there are."""
 
     drop: int  # bits by which a word is moved to the discarded ones
-    sieve: int  # of the word, those that count
     keep: int
+
+
+class Sieved32(NamedTuple):
+    """The same with fewer random bits than discarded ones."""
+
+    drop: int
+    keep: int
+    sieve: int  # of the word, the bits that count
 
 
 class Random64(NamedTuple):
     """Stochastic rounding of exact float64 sums."""
 
     drop: int
-    sieve: int
     keep: int
+    sieve: int
     low: int  # the discarded bits, and above which of their sums with a word 32 bits do not decide
     undecided: int
+
+
+class Any64(NamedTuple):
+    """Any rounding but a stochastic one of exact float64 sums, with subnormals and overflow."""
+
+    least: int  # pattern of the smallest normal number
+    lift: int  # pattern of what brings a smaller one into the binade whose last place is the spacing there
+    place: int  # bits of a float64 significand that the format does not have
+    positive: int  # units in the last place of float64 that are added to positive sums before the cut,
+    negative: int  # to negative ones,
+    odd: int  # and to those whose last bit that stays is set
+    high: float  # largest value, and what becomes of larger magnitudes
+    over_positive: float
+    over_negative: float
+
+
+class AnyRandom64(NamedTuple):
+    """The same for stochastic rounding."""
+
+    least: int
+    lift: int
+    drop: int  # the next five as in `Random64`
+    keep: int
+    sieve: int
+    low: int
+    undecided: int
+    high: float
+    over: float
 
 
 class _Rounding:
@@ -184,8 +221,8 @@ class _Biased(_Rounding):
 
 
 class _Random(_Rounding):
-    def prepare(self, drop, sieve, keep):
-        self.drop, self.sieve, self.keep = (self.v.splat_integer(x) for x in (drop, sieve, keep))
+    def prepare(self, drop, keep):
+        self.drop, self.keep = self.v.splat_integer(drop), self.v.splat_integer(keep)
 
     def step(self, words):
         builder = self.v.builder
@@ -199,18 +236,28 @@ class _Random(_Rounding):
         v, builder = self.v, self.v.builder
         multiplier, addend = shared
         word = builder.add(builder.mul(multiplier, v.load_words(self.hashes[cell])), addend)
-        return builder.and_(builder.lshr(word, self.drop), self.sieve)
+        return builder.lshr(word, self.drop)
 
     def round(self, x, cell, shared):
         v, builder = self.v, self.v.builder
         return v.floats(builder.and_(builder.add(v.ints(x), self.noise(cell, shared)), self.keep))
 
 
+class _Sieved(_Random):
+    def prepare(self, drop, keep, sieve):
+        super().prepare(drop, keep)
+        self.sieve = self.v.splat_integer(sieve)
+
+    def noise(self, cell, shared):
+        return self.v.builder.and_(super().noise(cell, shared), self.sieve)
+
+
 class _Random64(_Random):
     bits = 64
 
-    def prepare(self, drop, sieve, keep, low, undecided):
-        super().prepare(drop, sieve, keep)
+    def prepare(self, drop, keep, sieve, low, undecided):
+        super().prepare(drop, keep)
+        self.sieve = self.v.splat_integer(sieve)
         self.low, self.undecided = self.v.splat_integer(low), self.v.splat_integer(undecided)
         self.doubts = []
 
@@ -224,9 +271,14 @@ class _Random64(_Random):
     def round(self, x, cell, shared):
         v, builder = self.v, self.v.builder
         summed = builder.add(v.ints(x), self.noise(cell, shared))
+        self.question(summed)
+        return v.floats(builder.and_(summed, self.keep))
+
+    def question(self, summed):
+        """Keep account of sums with a word that 32 bits do not decide."""
+        v, builder = self.v, self.v.builder
         doubt = builder.icmp_signed(">", builder.and_(summed, self.low), self.undecided)
         self.doubts.append(builder.sext(doubt, v.integers))
-        return v.floats(builder.and_(summed, self.keep))
 
     def doubt(self):
         found = self.doubts[0]
@@ -236,13 +288,71 @@ class _Random64(_Random):
         return found
 
 
+class _Any:
+    """What the roundings of any float64 sum share: magnitudes in one binade below the normal range."""
+
+    def magnitude(self, x):
+        """Pattern of ``abs(x)``, lifted where it is small, and what it was lifted by."""
+        v, builder = self.v, self.v.builder
+        bits = builder.and_(v.ints(x), v.integer((1 << 63) - 1))
+        small = builder.icmp_signed("<", bits, self.least)
+        lift = v.floats(builder.select(small, self.lift, v.integer(0)))
+        return v.ints(builder.fadd(v.floats(bits), lift)), lift
+
+    def signed(self, bits, lift, over, x):
+        """The magnitude back in its place, or `over` beyond the range, with the sign of x."""
+        v, builder = self.v, self.v.builder
+        magnitude = builder.fsub(v.floats(bits), lift)
+        above = builder.fcmp_ordered(">", magnitude, self.high)
+        magnitude = builder.select(above, over, magnitude)
+        return v.floats(builder.or_(v.ints(magnitude), builder.and_(v.ints(x), v.integer(-1 << 63))))
+
+
+class _Any64(_Any, _Rounding):
+    bits = 64
+
+    def prepare(self, least, lift, place, positive, negative, odd, high, over_positive, over_negative):
+        v, builder = self.v, self.v.builder
+        self.least, self.lift, self.place = (v.splat_integer(x) for x in (least, lift, place))
+        self.positive, self.negative, self.odd = (v.splat_integer(x) for x in (positive, negative, odd))
+        self.high, self.over, self.under = (v.splat(x) for x in (high, over_positive, over_negative))
+        self.keep = builder.shl(v.integer(-1), self.place)
+
+    def round(self, x, cell, shared):
+        v, builder = self.v, self.v.builder
+        bits, lift = self.magnitude(x)
+        negative = builder.icmp_signed("<", v.ints(x), v.integer(0))
+        last = builder.and_(builder.lshr(bits, self.place), v.integer(1))
+        odd = builder.and_(builder.sub(v.integer(0), last), self.odd)
+        bits = builder.add(builder.add(bits, odd), builder.select(negative, self.negative, self.positive))
+        over = builder.select(negative, self.under, self.over)
+        return self.signed(builder.and_(bits, self.keep), lift, over, x)
+
+
+class _AnyRandom64(_Any, _Random64):
+    def prepare(self, least, lift, drop, keep, sieve, low, undecided, high, over):
+        super().prepare(drop, keep, sieve, low, undecided)
+        self.least, self.lift = self.v.splat_integer(least), self.v.splat_integer(lift)
+        self.high, self.over = self.v.splat(high), self.v.splat(over)
+
+    def round(self, x, cell, shared):
+        builder = self.v.builder
+        bits, lift = self.magnitude(x)
+        summed = builder.add(bits, self.noise(cell, shared))
+        self.question(summed)
+        return self.signed(builder.and_(summed, self.keep), lift, self.over, x)
+
+
 _KINDS = {
     Nearest32: _Nearest,
     Nearest64: _Nearest64,
     Full32: _Full,
     Biased32: _Biased,
     Random32: _Random,
+    Sieved32: _Sieved,
     Random64: _Random64,
+    Any64: _Any64,
+    AnyRandom64: _AnyRandom64,
 }
 # Rows of a tile of two vectors. Its sums must hide the latency of one rounded addition, and with what a
 # rounding needs they must stay in the registers.
@@ -433,7 +543,7 @@ def fill_steps(out, k0, k1):
 
 @njit(cache=True, nogil=True)
 def finish_exactly(a, b, out, chunk, step, at, target, elements, key):
-    """What `gemm_random` left undone of a tile, by plain loops: any sum, any target.
+    """What `gemm_checked` left undone of a tile, by plain loops: any sum, any target.
 
     ``at = (i, height, p, vectors, k)``: its rows, its panels, and the first product that is missing.
     """
@@ -466,26 +576,30 @@ def _put_back(held, tile):
 
 
 @njit(cache=True, nogil=True)
-def gemm_random(
-    a, b, out, chunk, top, narrow, wide, exactly, ceiling, hashes, steps, stopped, first_panel, last_panel
+def gemm_checked(
+    a, b, out, chunk, top, narrow, wide, control, exactly, ceiling, from_zero, hashes, steps, stopped,
+    first_panel, last_panel,
 ):  # fmt: skip
-    """`gemm` with stochastic rounding.
+    """`gemm` with roundings that need to know whether a sum was exact: the processor says so.
 
-    `hashes` is as `out`, `steps` (additions, 2): see `fill_hashes`, `fill_steps`. ``exactly = (narrow,
-    wide)`` tells whether sums must be exact, in float32 and in float64: the processor says if one was not.
-    A tile that float32 cannot do is done again in float64. Where that does not decide either, or a sum is
-    so large that it might overflow (above `ceiling` when a tile begins), ``stopped[i, p]`` receives the
-    product, counted from 1, with which `finish_exactly` must go on; (rows, panels), at first zeros.
+    A tile is tried in float32, as `narrow` says if it is not None, and then in float64, as `wide` says, with
+    the processor rounding as `control` says. ``exactly = (narrow, wide)`` tells whether the sums must be
+    exact. Where float64 does not decide either, or a sum is so large that it might overflow (above
+    `ceiling` when a tile begins), ``stopped[i, p]`` receives the product, counted from 1, with which
+    `finish_exactly` must go on; (rows, panels), at first zeros.
+
+    `hashes` is as `out`, `steps` (additions, 2): see `fill_hashes`, `fill_steps`; of a rounding that is not
+    stochastic one element of each will do.
     """
     before = read_control()
     rows, width = out.shape
     depth, lanes = b.shape[1], b.shape[2]
     narrow_exactly, wide_exactly = exactly
     chunked = chunk < depth
-    step = chunk if chunked else min(depth, DEPTH)
-    run = max(DEPTH // step, 1) * step
+    step = chunk if chunked else min(depth, CHECKED_DEPTH)
+    run = max(CHECKED_DEPTH // step, 1) * step
     held = np.empty((top, 2 * lanes), np.float32)
-    tried, failed = 0, 0
+    tried, failed, wide_tried, wide_failed = 0, 0, 0, 0
     for low in range(0, depth, run):
         high = min(low + run, depth)
         p = first_panel
@@ -502,7 +616,9 @@ def gemm_random(
                     n = min(step, high - k)
                     pa = a.ctypes.data + 4 * (i * depth + k * height)
                     pb = b.ctypes.data + 4 * (p * depth + k) * lanes
-                    mode = REPLACE if k == 0 else (ADD if chunked else RESUME)
+                    mode = ADD if chunked else RESUME
+                    if k == 0 and not (from_zero and chunked):
+                        mode = REPLACE
                     words = steps.ctypes.data + 8 * k
                     outer = steps.ctypes.data + 8 * (depth + k // step) if chunked else words
                     largest = np.float32(0.0)
@@ -511,9 +627,9 @@ def gemm_random(
                             for column in range(right - left):
                                 held[row, column] = tile[row, column]
                                 largest = max(largest, abs(tile[row, column]))
-                    safe, done = largest <= ceiling, False
+                    safe, done = ceiling == np.inf or largest <= ceiling, False
                     # Where most attempts fail, more of them only cost time.
-                    if safe and failed <= 8 + tried // 2:
+                    if narrow is not None and safe and failed <= 8 + tried // 2:
                         write_control(np.uint32(TOWARD_ZERO))
                         _tile(
                             pa, pb, depth * lanes, out.ctypes.data + place, width, n, mode, height, vectors,
@@ -525,8 +641,8 @@ def gemm_random(
                             failed += 1
                             if mode != REPLACE:
                                 _put_back(held, tile)
-                    if safe and not done:
-                        write_control(np.uint32(TOWARD_ZERO))
+                    if safe and not done and wide_failed <= 8 + wide_tried // 2:
+                        write_control(np.uint32(control))
                         doubt = False
                         for panel in range(vectors):
                             there = place + 4 * panel * lanes
@@ -535,8 +651,11 @@ def gemm_random(
                                 mode, height, 2, wide, hashes.ctypes.data + there, words, outer,
                             )  # fmt: skip
                         done = not (doubt or (wide_exactly and read_control() & INEXACT))
-                        if not done and mode != REPLACE:
-                            _put_back(held, tile)
+                        wide_tried += 1
+                        if not done:
+                            wide_failed += 1
+                            if mode != REPLACE:
+                                _put_back(held, tile)
                     if not done:
                         stopped[i, p] = k + 1
                     k += n

@@ -40,15 +40,15 @@ PATHS = [
     ("e4m3fn", "normal", "e8m2", "float64"),
     ("fp16", "normal", "e8m22 chunk=8", "float64"),
     ("e4m3fn", "huge", "e8m13", "float64"),
-    ("bf16", "mixed", "e8m7", "exact"),
+    ("bf16", "mixed", "e8m7", "float64-full"),
     # Overflow, or results below the normal range: every sum is checked for it.
     ("e4m3fn", "huge", "fp16", "float32-full"),
     ("e5m2", "tiny", "fp16", "float32-full"),
-    ("e4m3fn", "huge", "e5m3", "exact"),
+    ("e4m3fn", "huge", "e5m3", "float64-full"),
     ("e4m3fn", "normal", "e6m9 rounding=toward-zero", "float32"),
     ("fp16", "normal", "e8m2 chunk=7 rounding=up", "float32"),
-    ("e4m3fn", "huge", "e5m3 rounding=down", "exact"),
-    ("e4m3fn", "normal", "e6m9 rounding=to-odd", "exact"),
+    ("e4m3fn", "huge", "e5m3 rounding=down", "float64-full"),
+    ("e4m3fn", "normal", "e6m9 rounding=to-odd", "float64-full"),
 ]
 
 
