@@ -17,9 +17,9 @@ _room = local()
 
 
 def pack(a: np.ndarray, b: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Panels of rows, and of columns."""
+    """Panels of rows, and of columns, an even number of them: a tile has two."""
     (rows, depth), columns = a.shape, b.shape[1]
-    count = -(-columns // vectors.LANES_32)
+    count = 2 * -(-columns // (2 * vectors.LANES_32))
     packed_a = _scratch("a", rows * depth)
     packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
     panels.pack_rows(a, packed_a, top)

@@ -137,7 +137,7 @@ def _checked(
     step = chunk if chunk < a.shape[1] else a.shape[1]
     for i, p in np.argwhere(stopped):
         height = panels.height_at(int(i), len(a), top)
-        at = (int(i), height, int(p), 2, int(stopped[i, p]) - 1)
+        at = (int(i), height, int(p), int(stopped[i, p]) - 1)
         tiles.finish_exactly(packed_a, packed_b, out, chunk, step, at, target.scalars(), elements, key)
     return out[:, : b.shape[1]]
 

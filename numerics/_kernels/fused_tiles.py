@@ -11,7 +11,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from numerics._kernels.panels import height_at
-from numerics._kernels.tiles import DEPTH
+from numerics._kernels.tiles import DEPTH, VECTORS
 from numerics._kernels.vectors import (
     I32,
     I64,
@@ -66,11 +66,11 @@ class _Loop:
         builder.position_at_end(after)
 
 
-def _emit(builder, v, rows, vectors, arguments, out):
+def _emit(builder, v, rows, arguments, out):
     """One tile, from the current block on; ends with a branch to `out`."""
     a, ea, b, eb, stride, c, c_stride, depth, resume, block, align, least, keep = arguments
     one, zero = ir.Constant(I64, 1), ir.Constant(I64, 0)
-    cells = [(i, j) for i in range(rows) for j in range(vectors)]
+    cells = [(i, j) for i in range(rows) for j in range(VECTORS)]
     at = {(i, j): offset(builder, c, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
     lowest, kept = v.splat_integer(least), v.splat_integer(keep)
     up = v.splat_integer(builder.add(align, ir.Constant(I64, 127)))
@@ -91,7 +91,7 @@ def _emit(builder, v, rows, vectors, arguments, out):
 
     align_loop = _Loop(builder, "align", largest)
     k = builder.add(first, align_loop.k)
-    right = [v.load_words(offset(builder, eb, (k, v.lanes), (stride, j))) for j in range(vectors)]
+    right = [v.load_words(offset(builder, eb, (k, v.lanes), (stride, j))) for j in range(VECTORS)]
     left = [v.splat(builder.load(offset(builder, ea, (k, rows), (one, i)))) for i in range(rows)]
     found = {}
     for i, j in cells:
@@ -105,7 +105,7 @@ def _emit(builder, v, rows, vectors, arguments, out):
     addends = {cell: cut(builder.fmul(blocks.values[cell], scale[cell])) for cell in cells}
     add_loop = _Loop(builder, "add", addends)
     k = builder.add(first, add_loop.k)
-    right = [v.load(offset(builder, b, (k, v.lanes), (stride, j))) for j in range(vectors)]
+    right = [v.load(offset(builder, b, (k, v.lanes), (stride, j))) for j in range(VECTORS)]
     left = [v.load_scalar(offset(builder, a, (k, rows), (one, i))) for i in range(rows)]
     sums = {}
     for i, j in cells:
@@ -125,9 +125,7 @@ def _emit(builder, v, rows, vectors, arguments, out):
 
 
 @intrinsic
-def _tile(
-    typing, a, ea, b, eb, stride, c, c_stride, depth, resume, block, align, least, keep, height, vectors
-):
+def _tile(typing, a, ea, b, eb, stride, c, c_stride, depth, resume, block, align, least, keep, height):
     """Sums of ``a @ b`` by blocks of `block` products, aligned with `align` bits below the largest exponent.
 
     `a`, `b` and `c` are addresses of values, `ea` and `eb` of exponents; strides count elements, from one
@@ -135,25 +133,23 @@ def _tile(
     is at most any exponent that matters; `keep` masks the bits of float32 that the output has.
     """
     p, n = types.uintp, types.intp
-    signature = types.void(p, p, p, p, n, p, n, n, n, n, n, n, n, n, n)
+    signature = types.void(p, p, p, p, n, p, n, n, n, n, n, n, n, n)
 
     def emit(context, builder, signature, arguments):
-        *shared, height, vectors = arguments
+        *shared, height = arguments
         v = Vectors(builder, 32)
         for place in (0, 2, 5):
             shared[place] = builder.inttoptr(shared[place], v.stored.as_pointer())
         for place in (1, 3):
             shared[place] = builder.inttoptr(shared[place], I32.as_pointer())
         out = builder.append_basic_block("out")
-        shape = builder.add(builder.mul(height, ir.Constant(I64, 2)), vectors)
-        shapes = [(rows, count) for rows in _HEIGHTS for count in (1, 2)]
-        blocks = [builder.append_basic_block(f"fused_{rows}x{count}") for rows, count in shapes]
-        switch = builder.switch(shape, blocks[0])
-        for (rows, count), block in zip(shapes[1:], blocks[1:], strict=True):
-            switch.add_case(ir.Constant(I64, 2 * rows + count), block)
-        for (rows, count), block in zip(shapes, blocks, strict=True):
+        blocks = [builder.append_basic_block(f"fused_{rows}") for rows in _HEIGHTS]
+        switch = builder.switch(height, blocks[0])
+        for rows, block in zip(_HEIGHTS[1:], blocks[1:], strict=True):
+            switch.add_case(ir.Constant(I64, rows), block)
+        for rows, block in zip(_HEIGHTS, blocks, strict=True):
             builder.position_at_end(block)
-            _emit(builder, v, rows, count, shared, out)
+            _emit(builder, v, rows, shared, out)
         builder.position_at_end(out)
         return context.get_dummy_value()
 
@@ -174,7 +170,6 @@ def gemm(a, ea, b, eb, out, block, align, least, keep, promote, first_panel, las
     part = np.empty((TOP, 2 * lanes), np.float32)
     p = first_panel
     while p < last_panel:
-        vectors = min(2, last_panel - p)
         i, height = 0, TOP
         while i < rows:
             height = height_at(i, rows, height)
@@ -188,15 +183,15 @@ def gemm(a, ea, b, eb, out, block, align, least, keep, promote, first_panel, las
                 _tile(
                     a.ctypes.data + left, ea.ctypes.data + left, b.ctypes.data + right,
                     eb.ctypes.data + right, depth * lanes, c, c_stride, n, promote == 0 and k > 0, block,
-                    align, least, keep, height, vectors,
+                    align, least, keep, height,
                 )  # fmt: skip
                 if promote > 0:
                     write_control(np.uint32(TO_NEAREST))
                     for row in range(height):
-                        for column in range(vectors * lanes):
+                        for column in range(2 * lanes):
                             j = p * lanes + column
                             held = out[i + row, j] if k > 0 else np.float32(0.0)
                             out[i + row, j] = held + part[row, column]
             i += height
-        p += vectors
+        p += 2
     write_control(before)

@@ -1,7 +1,7 @@
 """Operands packed for the register tiles.
 
 `a` comes in panels of `height` rows, then of 4, 2, 1 for the rest, (k, rows) each; `b` in panels of one
-vector of columns, (k, lanes) each, the last one padded with zeros.
+vector of columns, (k, lanes) each, padded with zeros.
 """
 
 import numpy as np
@@ -58,7 +58,7 @@ def pack_columns(b, out, along_k):
     depth, columns = b.shape
     lanes = out.shape[2]
     for p in range(out.shape[0]):
-        width = min(lanes, columns - p * lanes)
+        width = max(0, min(lanes, columns - p * lanes))
         strip, panel = b[:, p * lanes : p * lanes + width], out[p]
         if along_k:
             for j in range(width):

@@ -1,6 +1,6 @@
 """Register tiles of rounded sums, emitted as vector instructions, and the products made of them.
 
-A tile keeps ``height x vectors`` running sums in registers. Lanes run over columns; along k every sum
+A tile keeps ``height x 2`` vectors of running sums in registers. Lanes run over columns; along k every sum
 keeps its order, so tiles of any shape and in any sequence give the bits of the plain loops in
 `numerics._kernels.loops`, their twin. Left to itself the compiler keeps the sums in memory, for it cannot
 tell that operands and result are apart.
@@ -32,6 +32,7 @@ from numerics._kernels.vectors import (
     write_control,
 )
 
+VECTORS = 2  # of a tile's columns
 #: Steps after which a tile is put down, so that panels stay in the near caches.
 DEPTH = 1024
 #: The same where a tile may have to be done again, from where it was last put down.
@@ -371,14 +372,14 @@ def height_of(setting: tuple[float, ...]) -> int:
     return _HEIGHTS[type(setting)]
 
 
-def _emit(builder, v, rounding, rows, vectors, arguments, out):
+def _emit(builder, v, rounding, rows, arguments, out):
     """One tile, from the current block on; ends with branches to `out`.
 
     Returns pairs of a block that ends so and of the doubts of the tile.
     """
     a, b, b_stride, c, c_stride, depth, mode, hashes, steps, outer = arguments
     one = ir.Constant(I64, 1)
-    cells = [(i, j) for i in range(rows) for j in range(vectors)]
+    cells = [(i, j) for i in range(rows) for j in range(VECTORS)]
     at = {(i, j): offset(builder, c, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
     places = {(i, j): offset(builder, hashes, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
     kind, setting = rounding
@@ -403,7 +404,7 @@ def _emit(builder, v, rounding, rows, vectors, arguments, out):
                 builder, b, (k, v.memory_lanes), (b_stride, j // per_panel), (one, j % per_panel * v.lanes)
             )
         )
-        for j in range(vectors)
+        for j in range(VECTORS)
     ]
     scales = [v.load_scalar(offset(builder, a, (k, rows), (one, i))) for i in range(rows)]
     shared = target.step(offset(builder, steps, (k, 2)))
@@ -443,8 +444,8 @@ def _emit(builder, v, rounding, rows, vectors, arguments, out):
 
 
 @intrinsic
-def _tile(typing, a, b, b_stride, c, c_stride, depth, mode, height, vectors, setting, hashes, steps, outer):
-    """Sums of ``a @ b``, rounded at every step as `setting` says, for `height` rows and 1 or 2 `vectors`.
+def _tile(typing, a, b, b_stride, c, c_stride, depth, mode, height, setting, hashes, steps, outer):
+    """Sums of ``a @ b``, rounded at every step as `setting` says, for `height` rows and two vectors.
 
     `a`, `b`, `c`, `hashes`, `steps` and `outer` are addresses; strides count elements, from one panel of
     `b` and one row of `c` and `hashes` to the next. The sums start from +0, or with `RESUME` from `c`.
@@ -454,28 +455,26 @@ def _tile(typing, a, b, b_stride, c, c_stride, depth, mode, height, vectors, set
     family = setting.instance_class
     kind = _KINDS[family]
     p, n = types.uintp, types.intp
-    signature = types.boolean(p, p, n, p, n, n, n, n, n, setting, p, p, p)
+    signature = types.boolean(p, p, n, p, n, n, n, n, setting, p, p, p)
 
     def emit(context, builder, signature, arguments):
-        a, b, b_stride, c, c_stride, depth, mode, height, vectors, setting, hashes, steps, outer = arguments
+        a, b, b_stride, c, c_stride, depth, mode, height, setting, hashes, steps, outer = arguments
         v = Vectors(builder, kind.bits)
         fields = [builder.extract_value(setting, i) for i in range(len(family._fields))]
         a, b, c = (builder.inttoptr(address, v.stored.as_pointer()) for address in (a, b, c))
         hashes, steps, outer = (builder.inttoptr(x, I32.as_pointer()) for x in (hashes, steps, outer))
         shared = a, b, b_stride, c, c_stride, depth, mode, hashes, steps, outer
         out = builder.append_basic_block("out")
-        shapes = [(rows, count) for rows in sorted({_HEIGHTS[family], 4, 2, 1}) for count in (1, 2)]
-        shape = builder.add(builder.mul(height, ir.Constant(I64, 2)), vectors)
-        # The first shape is the default: no other one is ever asked for.
+        # The first height is the default: no other one is ever asked for.
         switch, ends = None, []
-        for rows, count in shapes:
-            block = builder.append_basic_block(f"tile_{rows}x{count}")
+        for rows in sorted({_HEIGHTS[family], 4, 2, 1}, reverse=True):
+            block = builder.append_basic_block(f"tile_{rows}")
             if switch is None:
-                switch = builder.switch(shape, block)
+                switch = builder.switch(height, block)
             else:
-                switch.add_case(ir.Constant(I64, 2 * rows + count), block)
+                switch.add_case(ir.Constant(I64, rows), block)
             builder.position_at_end(block)
-            ends += _emit(builder, v, (kind, fields), rows, count, shared, out)
+            ends += _emit(builder, v, (kind, fields), rows, shared, out)
         builder.position_at_end(out)
         found = builder.phi(ir.IntType(1))
         for block, doubt in ends:
@@ -505,8 +504,6 @@ def gemm(a, b, out, chunk, top, setting, control, panels, from_zero, first_panel
         high = min(low + run, depth)
         p = first_panel
         while p < last_panel:
-            count = min(panels, last_panel - p)
-            vectors = 2 * count // panels
             i, height = 0, top
             while i < rows:
                 height = height_at(i, rows, height)
@@ -518,11 +515,9 @@ def gemm(a, b, out, chunk, top, setting, control, panels, from_zero, first_panel
                     mode = ADD if chunked else RESUME
                     if k == 0 and not (from_zero and chunked):
                         mode = REPLACE
-                    _tile(
-                        pa, pb, depth * lanes, c, width, n, mode, height, vectors, setting, none, none, none
-                    )
+                    _tile(pa, pb, depth * lanes, c, width, n, mode, height, setting, none, none, none)
                 i += height
-            p += count
+            p += panels
     write_control(before)
 
 
@@ -545,14 +540,14 @@ def fill_steps(out, k0, k1):
 def finish_exactly(a, b, out, chunk, step, at, target, elements, key):
     """What `gemm_checked` left undone of a tile, by plain loops: any sum, any target.
 
-    ``at = (i, height, p, vectors, k)``: its rows, its panels, and the first product that is missing.
+    ``at = (i, height, p, k)``: its rows, the first of its two panels, the first product that is missing.
     """
-    i, height, p, vectors, start = at
+    i, height, p, start = at
     depth, lanes = b.shape[1], b.shape[2]
     first_element, row_step, column_step = elements
     k0, k1 = key
     for row in range(height):
-        for column in range(p * lanes, min((p + vectors) * lanes, out.shape[1])):
+        for column in range(p * lanes, (p + 2) * lanes):
             element = first_element + (i + row) * row_step + column * column_step
             total = np.float64(out[i + row, column]) if start > 0 else 0.0
             for first in range(start, depth, step):
@@ -604,8 +599,7 @@ def gemm_checked(
         high = min(low + run, depth)
         p = first_panel
         while p < last_panel:
-            vectors = min(2, last_panel - p)
-            left, right = p * lanes, (p + vectors) * lanes
+            left, right = p * lanes, (p + 2) * lanes
             i, height = 0, top
             while i < rows:
                 height = height_at(i, rows, height)
@@ -632,8 +626,8 @@ def gemm_checked(
                     if narrow is not None and safe and failed <= 8 + tried // 2:
                         write_control(np.uint32(TOWARD_ZERO))
                         _tile(
-                            pa, pb, depth * lanes, out.ctypes.data + place, width, n, mode, height, vectors,
-                            narrow, hashes.ctypes.data + place, words, outer,
+                            pa, pb, depth * lanes, out.ctypes.data + place, width, n, mode, height, narrow,
+                            hashes.ctypes.data + place, words, outer,
                         )  # fmt: skip
                         done = not (narrow_exactly and read_control() & INEXACT)
                         tried += 1
@@ -644,11 +638,11 @@ def gemm_checked(
                     if safe and not done and wide_failed <= 8 + wide_tried // 2:
                         write_control(np.uint32(control))
                         doubt = False
-                        for panel in range(vectors):
+                        for panel in range(2):
                             there = place + 4 * panel * lanes
                             doubt |= _tile(
                                 pa, pb + 4 * panel * depth * lanes, 0, out.ctypes.data + there, width, n,
-                                mode, height, 2, wide, hashes.ctypes.data + there, words, outer,
+                                mode, height, wide, hashes.ctypes.data + there, words, outer,
                             )  # fmt: skip
                         done = not (doubt or (wide_exactly and read_control() & INEXACT))
                         wide_tried += 1
@@ -660,5 +654,5 @@ def gemm_checked(
                         stopped[i, p] = k + 1
                     k += n
                 i += height
-            p += vectors
+            p += 2
     write_control(before)
