@@ -1,45 +1,29 @@
 """How fast the kernels are beside numpy: ratios measured in one process, on one thread.
 
 Every row times the kernel and its numpy reference in turns, after a warm-up that also compiles, and
-prints the ratio of the medians. The same run first checks the bits of each configuration on a small
-case against exact rationals.
+prints the ratio of the medians of processor time. The same run first checks the bits of each
+configuration on a small case against exact rationals. The last table compares one thread with two, by
+the clock.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numba
 import numpy as np
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
+from timing import machine, medians
 
-from numerics import Accumulator, Certificate, cast, matmul, parse_format, threads
+from numerics import Accumulator, Certificate, FloatFormat, FusedAdder, cast, matmul, parse_format, threads
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from oracles.orders import fused_rational
 from oracles.philox import cast_draws, sum_draws
 from oracles.rational import matmul_rational, round_rational
-
-Work = Callable[[], object]
-
-
-def medians(work: Work, reference: Work, repeats: int) -> tuple[float, float]:
-    """Median processor seconds of both, timed in turns so that a busy machine slows both."""
-    work()
-    reference()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for call, found in ((work, times[0]), (reference, times[1])):
-            start = time.process_time()
-            call()
-            found.append(time.process_time() - start)
-    return float(np.median(times[0])), float(np.median(times[1]))
 
 
 def check_cast(text: str, rounding: str) -> None:
@@ -126,25 +110,98 @@ def matmul_row(
     return name, what, rate, f"{reference / taken:.4f} of numpy", f"{goal:.2f}"
 
 
-def machine() -> str:
-    """Processor, versions and the BLAS that numpy uses."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        lines = information.read_text(encoding="utf-8").splitlines()
-        model = next(
-            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
-        )
-    blas = ", ".join(
-        f"{pool['internal_api']} {pool['version']} ({pool['num_threads']} thread)"
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    )
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+def check_fused(text: str, operand: str) -> None:
+    """Bits of a product of 3 x 150 by 150 x 2 against rationals."""
+    rng = np.random.default_rng(2)
+    a, b = (cast(rng.normal(size=shape).astype(np.float32), operand) for shape in ((3, 150), (150, 2)))
+    adder, fmt = FusedAdder.parse(text), FloatFormat.parse(operand)
+    expected = [
+        [
+            fused_rational(
+                row.tolist(),
+                column.tolist(),
+                (fmt, fmt),
+                block=adder.block,
+                align_bits=adder.align_bits,
+                output=adder.output,
+                mode=adder.rounding.mode.value,
+                promote=adder.promote,
+            )
+            for column in b.T
+        ]
+        for row in a
+    ]
+    np.testing.assert_array_equal(matmul(a, b, text, formats=(operand, operand)), expected)
+
+
+def fused_row(text: str, size: int, goal: float, repeats: int, operand: str = "e4m3fn") -> tuple[str, ...]:
+    """Product of square matrices under a fused adder against numpy's in float32."""
+    check_fused(text, operand)
+    rng = np.random.default_rng(0)
+    a, b = (cast(rng.normal(size=(size, size)).astype(np.float32), operand) for _ in range(2))
+    formats = (operand, operand)
+    taken, reference = medians(lambda: matmul(a, b, text, formats=formats), lambda: a @ b, repeats)
+    rate = f"{size**3 / taken / 1e9:.3f} GMAC/s"
     return (
-        f"{model}, {os.cpu_count()} cores{load}; Python {platform.python_version()}, "
-        f"numpy {np.__version__}, Numba {numba.__version__}, {blas}"
+        "b7",
+        f"{operand} into {text}, {size} cubed",
+        rate,
+        f"{reference / taken:.4f} of numpy",
+        f"{goal:.2f}",
     )
+
+
+def layout_rows(repeats: int) -> list[tuple[str, ...]]:
+    """Transposed and strided operands against the same ones in C order, for a deep and a shallow product."""
+    rows = []
+    for m, n, k in ((1024, 1024, 1024), (512, 512, 48)):
+        rng = np.random.default_rng(0)
+        a, b = (cast(rng.normal(size=size).astype(np.float32), "e4m3fn") for size in ((m, k), (k, n)))
+        layouts = {
+            "a transposed": (np.asfortranarray(a), b),
+            "b transposed": (a, np.asfortranarray(b)),
+            "both strided": (np.repeat(a, 2, 1)[:, ::2], np.repeat(b, 2, 0)[::2]),
+        }
+        for what, (left, right) in layouts.items():
+            taken, reference = medians(
+                lambda x=left, y=right: matmul(x, y, "e6m9"), lambda x=a, y=b: matmul(x, y, "e6m9"), repeats
+            )
+            text = f"{what}, {m} x {n} x {k}"
+            rows.append(("13", text, "", f"{taken / reference:.3f} of the time in C order", "1.10"))
+    return rows
+
+
+def thread_row(repeats: int) -> tuple[str, ...]:
+    """1024 cubed on one thread and on two, by the clock."""
+    rng = np.random.default_rng(0)
+    a, b = (cast(rng.normal(size=(1024, 1024)).astype(np.float32), "e4m3fn") for _ in range(2))
+    times: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(repeats + 1):
+        for count in (1, 2):
+            threads.limit(count)
+            start = time.perf_counter()
+            matmul(a, b, "e6m9")
+            times[count].append(time.perf_counter() - start)
+    threads.limit(1)
+    one, two = (float(np.median(times[count][1:])) for count in (1, 2))
+    return (
+        "13",
+        "two threads against one, 1024 cubed",
+        f"{1024**3 / two / 1e9:.2f} GMAC/s",
+        f"{one / two:.3f}",
+        "1.80",
+    )
+
+
+def chunked_row(shape: tuple[int, int, int], repeats: int) -> tuple[str, ...]:
+    """Chunks of 64 against one sum of the same operands."""
+    check_matmul("e4m3fn", "e6m9 chunk=64", "float32", 1.0)
+    m, n, k = shape
+    rng = np.random.default_rng(0)
+    a, b = (cast(rng.normal(size=size).astype(np.float32), "e4m3fn") for size in ((m, k), (k, n)))
+    taken, plain = medians(lambda: matmul(a, b, "e6m9 chunk=64"), lambda: matmul(a, b, "e6m9"), repeats)
+    rate = f"{m * n * k / taken / 1e9:.3f} GMAC/s"
+    return "b2", f"e4m3fn into e6m9 chunk=64, {m} x {n} x {k}", rate, f"{plain / taken:.3f} of b1", "0.97"
 
 
 def main() -> None:
@@ -161,16 +218,34 @@ def main() -> None:
             cached_cast_row("e4m3fn", repeats),
             matmul_row("b1", "e6m9", cube, "float32", 0.30, repeats),
             matmul_row("b1", "e6m9", large, "float32", 0.30, repeats),
-            matmul_row("b2", "e6m9 chunk=64", cube, "float32", 0.29, repeats),
-            matmul_row("b2", "e6m9 chunk=64", large, "float32", 0.29, repeats),
+            *(chunked_row(shape, repeats) for shape in (cube, large)),
             matmul_row("b3", "e6m9", deep, "float32", 0.33, repeats),
             matmul_row("b3", "e6m9 chunk=64", deep, "float32", 0.33, repeats),
-            matmul_row("b4", "e6m9 rounding=stochastic", (128, 128, 128), "exact", 0.20, repeats),
+            matmul_row("b4", "e6m9 rounding=stochastic", cube, "float32", 0.20, repeats),
+            matmul_row("b4", "e6m9 rounding=stochastic", large, "float32", 0.20, repeats),
+            matmul_row("b4", "e6m9 rounding=stochastic:10", cube, "float32", 0.20, repeats),
             matmul_row("b5", "e5m10", cube, "float32-full", 0.12, repeats, operand="e5m2", scale=200.0),
             matmul_row("b5", "e5m10", cube, "float32-full", 0.12, repeats, operand="e5m2", scale=1e-3),
             matmul_row("b6", "e6m3", cube, "float64", 0.15, repeats),
-            matmul_row("-", "e6m9 rounding=toward-zero", (96, 96, 96), "exact", 0.0, repeats),
+            fused_row("fused products=16 align_bits=13 output=e8m13", 512, 0.18, repeats),
+            fused_row("hopper-fp8", 512, 0.18, repeats),
+            fused_row("hopper-fp8 promote=128", 512, 0.18, repeats),
+            matmul_row("-", "e6m9 rounding=toward-zero", cube, "float32", 0.0, repeats),
+            matmul_row("-", "e5m2", cube, "float64-full", 0.0, repeats),
+            matmul_row(
+                "-",
+                "e5m10 rounding=stochastic",
+                cube,
+                "float64-full",
+                0.0,
+                repeats,
+                operand="e5m2",
+                scale=1e-3,
+            ),
+            *layout_rows(repeats),
         ]
+    with threadpool_limits(limits=1, user_api="blas"):
+        rows.append(thread_row(repeats))
     header = ("id", "kernel", "rate", "ratio", "goal")
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(5)]
     for row in (header, *rows):

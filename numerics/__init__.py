@@ -1,6 +1,7 @@
 """Number formats, rounding, accumulation and bit-true matrix products."""
 
 from numerics._ordered import Report
+from numerics._packing import prepare
 from numerics.accumulate import dot, matmul, parse_accumulator, sum  # noqa: A004
 from numerics.accumulator import Accumulator, Register
 from numerics.block import BlockFormat
@@ -86,6 +87,7 @@ __all__ = [
     "overflow_free_bits_for_weights",
     "parse_accumulator",
     "parse_format",
+    "prepare",
     "register_codes",
     "sum",
 ]

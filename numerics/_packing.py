@@ -7,9 +7,60 @@ from threading import local
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from numerics import threads
 from numerics._kernels import panels, vectors
+from numerics.certificate import Operand
+
+
+class Prepared(np.ndarray):
+    """A right operand whose panels and facts are kept; what is cut out of it has none."""
+
+    panels: np.ndarray | None
+    operand: Operand | None
+    glance: Operand | None
+
+    def __array_finalize__(self, source: object) -> None:
+        self.panels = self.operand = self.glance = None
+
+
+def prepare(b: Float[np.ndarray, "k n"]) -> Float[np.ndarray, "k n"]:
+    """A read-only copy of a right operand, looked at and packed once for many products.
+
+    Worth it where few rows meet the same matrix again and again, as in inference. Any accumulator takes
+    it; the results are those of `b` itself.
+
+    Parameters
+    ----------
+    b : (k, n)
+        float32.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Another dtype, or no matrix.
+
+    Examples
+    --------
+    >>> weights = prepare(np.ones((4096, 3), np.float32))
+    >>> from numerics import matmul
+    >>> matmul(np.ones((1, 4096), np.float32), weights, "e6m9")
+    array([[1024., 1024., 1024.]], dtype=float32)
+    """
+    if not isinstance(b, np.ndarray) or b.dtype != np.float32:
+        raise TypeError(f"b must be a float32 array, got {getattr(b, 'dtype', type(b).__name__)}")
+    if b.ndim != 2:
+        raise ValueError(f"b must have two axes, got shape {b.shape}")
+    prepared = b.copy().view(Prepared)
+    if b.size:
+        prepared.operand, prepared.glance = Operand.of(b), Operand.at_a_glance(b)
+        panels = np.empty((_count(b.shape[1]), b.shape[0], vectors.LANES_32), np.float32)
+        _pack_columns(b, panels)
+        prepared.panels = panels
+    prepared.flags.writeable = False
+    return prepared
+
 
 _KEPT_BYTES = 1 << 25  # of packed operands, per thread and operand
 _LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
@@ -19,12 +70,22 @@ _room = local()
 def pack(a: np.ndarray, b: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
     """Panels of rows, and of columns, an even number of them: a tile has two."""
     (rows, depth), columns = a.shape, b.shape[1]
-    count = 2 * -(-columns // (2 * vectors.LANES_32))
     packed_a = _scratch("a", rows * depth)
-    packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
     panels.pack_rows(a, packed_a, top)
-    panels.pack_columns(b, packed_b, abs(b.strides[0]) < abs(b.strides[1]))
+    if (kept := getattr(b, "panels", None)) is not None:
+        return packed_a, kept
+    count = _count(columns)
+    packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
+    _pack_columns(b, packed_b)
     return packed_a, packed_b
+
+
+def _count(columns: int) -> int:
+    return 2 * -(-columns // (2 * vectors.LANES_32))
+
+
+def _pack_columns(b: np.ndarray, out: np.ndarray) -> None:
+    panels.pack_columns(np.asarray(b), out, abs(b.strides[0]) < abs(b.strides[1]))
 
 
 def over_panels(work: Any, packed_b: np.ndarray, rows: int) -> None:

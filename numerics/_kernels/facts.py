@@ -56,3 +56,18 @@ def operand_facts_f32(x):
         unit = min(unit, exponent if used else np.int32(2000))
         precision = max(precision, np.int32(24) - lowest if used else np.int32(0))
     return largest, unit, precision
+
+
+@njit(cache=True, nogil=True)
+def bounds_f32(bits):
+    """(largest, least but zero, union) of the magnitudes of float32 patterns, as patterns.
+
+    The least one of zeros only is 0x7FFFFFFF.
+    """
+    largest, least, union = np.int32(0), np.int32(0x7FFFFFFF), np.int32(0)
+    for i in range(bits.shape[0]):
+        magnitude = bits[i] & np.int32(0x7FFFFFFF)
+        union |= magnitude
+        largest = max(largest, magnitude)
+        least = min(least, magnitude if magnitude > 0 else np.int32(0x7FFFFFFF))
+    return largest, least, union

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numerics import Accumulator, Certificate, matmul
 from numerics._kernels import loops
 from numerics._target import Target
+from numerics.certificate import Operand
 from oracles.rational import DETERMINISTIC, dot_rational, matmul_rational
 from oracles.strategies import (
     ACCUMULATORS,
@@ -116,3 +117,34 @@ def test_growth_stops_at_the_bound_and_reaches_half_of_it():
     certificate = Certificate.of(ones, ones.T, Accumulator("e6m9"))
     assert certificate.bound == 2.0**11
     assert matmul(ones, ones.T, "e6m9")[0, 0] == 2.0**10
+
+
+@settings(max_examples=300)
+@given(
+    values=st.lists(
+        st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False) | st.just(0.0),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_a_glance_sees_the_bounds_that_a_look_at_every_element_does(values):
+    x = np.array(values, np.float32)
+    quick, full = Operand.at_a_glance(x), Operand.of(x)
+    assert (quick.largest, quick.bits, quick.finite) == (full.largest, full.bits, full.finite)
+    assert quick.unit <= full.unit
+    if np.count_nonzero(x) == 1:
+        assert quick.unit == full.unit
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e-45, -1e-40])
+def test_a_glance_gives_up_on_specials_and_subnormals(value):
+    assert Operand.at_a_glance(np.array([1.0, value], np.float32)) is None
+    assert Operand.at_a_glance(np.ones(2)) is None
+
+
+def test_the_facts_of_an_operand_by_hand():
+    x = np.array([[0.0, -6.0], [0.75, 2.0**-9]], np.float32)
+    for order in (x, np.asfortranarray(x), x.astype(np.float64)):
+        assert Operand.of(order) == (6.0, -9, 2, True)
+    assert Operand.at_a_glance(x) == (6.0, -10, 2, True)
+    assert Operand.at_a_glance(0 * x) == Operand.of(0 * x) == (0.0, 2000, 0, True)

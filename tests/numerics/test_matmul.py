@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from numerics import Report, cast, dot, matmul
+from numerics import Report, cast, dot, matmul, prepare
 from numerics import sum as rounded_sum
 
 ACCUMULATORS = [
@@ -152,3 +152,36 @@ def test_a_bad_accumulator_is_an_error_before_any_work(text, message):
     ones = np.ones((2, 2), np.float32)
     with pytest.raises(ValueError, match=message):
         matmul(ones, ones, text)
+
+
+@pytest.mark.parametrize(("text", "formats"), [*ACCUMULATORS, ("int20 rounding=down", None)])
+@pytest.mark.parametrize("shape", [(5, 40, 30), (30, 40, 3), (2, 600, 17), (0, 4, 3), (3, 0, 2)])
+def test_a_prepared_operand_gives_the_same_bits(text, formats, shape):
+    m, k, n = shape
+    a, b = operands((m, k), (k, n))
+    ready = prepare(b)
+    kwargs = {"seed": 5, "formats": formats}
+    for _ in range(2):
+        np.testing.assert_array_equal(matmul(a, ready, text, **kwargs), matmul(a, b, text, **kwargs))
+    stack = np.stack([a, a])
+    np.testing.assert_array_equal(matmul(stack, ready, text, **kwargs), matmul(stack, b, text, **kwargs))
+
+
+def test_a_prepared_operand_cannot_change_and_keeps_nothing_for_its_parts():
+    a, b = operands((4, 9), (9, 20))
+    ready = prepare(b)
+    with pytest.raises(ValueError, match="read-only"):
+        ready[0, 0] = 1.0
+    b[:] = 0.0
+    assert (matmul(a, ready, "e6m9") != 0.0).any()
+    plain = np.array(ready)
+    np.testing.assert_array_equal(matmul(a, ready[:, 3:], "e6m9"), matmul(a, plain[:, 3:], "e6m9"))
+    np.testing.assert_array_equal(matmul(ready.T[:, :4], a, "e6m9"), matmul(plain.T[:, :4], a, "e6m9"))
+    np.testing.assert_array_equal(matmul(a, 2 * ready, "e6m9"), matmul(a, 2 * plain, "e6m9"))
+
+
+def test_only_a_float32_matrix_can_be_prepared():
+    with pytest.raises(TypeError, match="b must be a float32 array, got float64"):
+        prepare(np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"b must have two axes, got shape \(2,\)"):
+        prepare(np.ones(2, np.float32))
