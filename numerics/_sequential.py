@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 from numba import config
 
-from numerics._kernels import loops, panels, random, tiles, vectors
+from numerics._kernels import loops, panels, random, roundings, tiles, vectors
 from numerics._kernels import rounding as modes
 from numerics._packing import over_panels, pack
 from numerics._target import Target, full_setting
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
 
+_Narrow: TypeAlias = roundings.Random32 | roundings.Sieved32
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
 
 
@@ -54,9 +55,9 @@ def _setting(certificate: Certificate, target: Target) -> tuple[Any, int]:
     """Kind of tile, and the direction in which the processor must round."""
     frac_bits, shift = target.frac_bits, 23 - target.frac_bits
     if certificate.path == "float64":
-        return tiles.Nearest64(52 - frac_bits), vectors.TO_NEAREST
+        return roundings.Nearest64(52 - frac_bits), vectors.TO_NEAREST
     if certificate.path == "float32-full":
-        return tiles.Full32(*full_setting(target)), vectors.TO_NEAREST
+        return roundings.Full32(*full_setting(target)), vectors.TO_NEAREST
     unit = 1 << shift
     cut: dict[int, tuple[int, int, int]] = {
         modes.TOWARD_ZERO: (0, 0, vectors.TOWARD_ZERO),
@@ -65,17 +66,17 @@ def _setting(certificate: Certificate, target: Target) -> tuple[Any, int]:
         modes.DOWN: (0, unit - 1, vectors.DOWNWARD),
     }
     if target.mode not in cut:
-        return tiles.Nearest32(shift), vectors.TO_NEAREST
+        return roundings.Nearest32(shift), vectors.TO_NEAREST
     positive, negative, control = cut[target.mode]
-    return tiles.Biased32(positive, negative, -unit), control
+    return roundings.Biased32(positive, negative, -unit), control
 
 
 def _in_tiles(
     a: np.ndarray, b: np.ndarray, chunk: int, setting: tuple[float, ...], control: int
 ) -> Float[np.ndarray, "m n"]:
     """Share the panels of columns among threads."""
-    top, from_zero = tiles.height_of(setting), isinstance(setting, tiles.Full32)
-    wide = isinstance(setting, tiles.Nearest64)
+    top, from_zero = tiles.height_of(setting), isinstance(setting, roundings.Full32)
+    wide = isinstance(setting, roundings.Nearest64)
     packed_a, packed_b = pack(a, b, top)
     out = (np.zeros if from_zero else np.empty)((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
     over_panels(
@@ -98,8 +99,8 @@ def _checked(
     key: tuple[int, int],
 ) -> Float[np.ndarray, "m n"]:
     """The same where each tile must be checked, and may have to be done again."""
-    narrow: tiles.Random32 | tiles.Sieved32 | None
-    wide: tiles.Random64 | tiles.AnyRandom64 | tiles.Any64
+    narrow: _Narrow | None
+    wide: roundings.Random64 | roundings.AnyRandom64 | roundings.Any64
     if target.mode == modes.STOCHASTIC:
         narrow, wide, exactly = _random_setting(target, full=certificate.path == "float64-full")
         control = vectors.TOWARD_ZERO
@@ -144,7 +145,11 @@ def _checked(
 
 def _random_setting(
     target: Target, *, full: bool
-) -> tuple[tiles.Random32 | tiles.Sieved32 | None, tiles.Random64 | tiles.AnyRandom64, tuple[bool, bool]]:
+) -> tuple[
+    roundings.Random32 | roundings.Sieved32 | None,
+    roundings.Random64 | roundings.AnyRandom64,
+    tuple[bool, bool],
+]:
     """Kinds of tiles in float32 and float64, and whether their sums must be exact."""
     bits, shift, place = target.random_bits, 23 - target.frac_bits, 52 - target.frac_bits
     low = (1 << place) - 1
@@ -155,14 +160,14 @@ def _random_setting(
     if full:
         ends = (target.max_value, target.limits()[1])
         # Below the normal range the sums are lifted, and must be whole for that.
-        return None, tiles.AnyRandom64(*_lift(target), *numbers, *ends), (True, True)
-    narrow: tiles.Random32 | tiles.Sieved32 = tiles.Random32(32 - shift, -1 << shift)
+        return None, roundings.AnyRandom64(*_lift(target), *numbers, *ends), (True, True)
+    narrow: _Narrow = roundings.Random32(32 - shift, -1 << shift)
     if shift == 0 or 0 < bits < shift:
-        narrow = tiles.Sieved32(min(32 - shift, 31), -1 << shift, _upper(shift, bits))
-    return narrow, tiles.Random64(*numbers), exactly
+        narrow = roundings.Sieved32(min(32 - shift, 31), -1 << shift, _upper(shift, bits))
+    return narrow, roundings.Random64(*numbers), exactly
 
 
-def _any_setting(target: Target) -> tiles.Any64:
+def _any_setting(target: Target) -> roundings.Any64:
     place = 52 - target.frac_bits
     half, low = 1 << (place - 1), (1 << place) - 1
     positive, negative, odd = {
@@ -174,7 +179,7 @@ def _any_setting(target: Target) -> tiles.Any64:
         modes.TO_ODD: (low, low, -low),
     }[target.mode]
     under, over = target.overflowed()
-    return tiles.Any64(*_lift(target), place, positive, negative, odd, target.max_value, over, -under)
+    return roundings.Any64(*_lift(target), place, positive, negative, odd, target.max_value, over, -under)
 
 
 def _lift(target: Target) -> tuple[int, int]:

@@ -96,7 +96,7 @@ class Target(NamedTuple):
 
 
 def full_setting(target: Target) -> tuple[int, int, int, float, float]:
-    """Numbers of a `numerics._kernels.tiles.Full32`, in its order."""
+    """Numbers of a `numerics._kernels.roundings.Full32`, in its order."""
     frac_bits = target.frac_bits
     fields = (target.emin + 127) << 23, (231 + frac_bits) << 23, (23 - frac_bits) << 23 | 0x400000
     return *fields, target.max_value, target.limits()[1]

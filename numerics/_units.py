@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from numerics._kernels import facts
 from numerics._kernels import integer as kernels
 from numerics._kernels import rounding as modes
+from numerics.certificate import Operand
 from numerics.rounding import Rounding
 
-_INFINITY_BITS = 0x7F800000  # of float32; NaNs are above
 _NO_UNIT = 4000  # unit of zero: a multiple of any
 
 
@@ -91,16 +90,11 @@ def in_units(
 
 def _facts(name: str, x: np.ndarray) -> tuple[float, int, int]:
     """(largest magnitude, exponent of the least unit, significand bits) of a finite operand."""
-    flat = x.reshape(-1) if x.flags.c_contiguous else x.T.reshape(-1)
-    if x.dtype == np.float32:
-        bits, unit, precision = facts.operand_facts_f32(flat)
-        if bits < _INFINITY_BITS:
-            return float(np.int32(bits).view(np.float32)), int(unit), int(precision)
-    size, unit, precision, finite = facts.operand_facts(flat)
-    if not finite:
+    operand = Operand.of(x)
+    if not operand.finite:
         i, j = np.argwhere(~np.isfinite(x))[0]
         raise ValueError(f"{name} must hold finite numbers, got {x[i, j]} at [{i}, {j}]")
-    return float(size), int(unit), int(precision)
+    return operand.largest, operand.unit, operand.bits
 
 
 def _product(x: float, y: float, frac_bits: int) -> Fraction:

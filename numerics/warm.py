@@ -17,11 +17,14 @@ def compile_kernels() -> None:
     x = np.array([[1.0, 2.0], [3.0, 2.0**-20]], np.float32)
     for rounding in ("nearest-even", "stochastic"):
         cast(x, "e5m2", rounding=rounding, seed=0)
+        cast(x, "s3.4", rounding=rounding, seed=0)  # ends that are not symmetric
         axpy(0.5, x, x, "e6m9", rounding=rounding, seed=0)
-        matmul(x, x, f"e6m9 rounding={rounding}", seed=0)  # the second one takes the exact path
-    # Operands of every memory layout, on each fast path: certified float32, float64, and overflowing.
+        # Sums in float32 and in float64 tiles, and of an infinity, in plain loops.
+        for operand in (x, 2.0**-20 * x, np.inf * x):
+            matmul(operand, x, f"e5m10 rounding={rounding}", seed=0)
+    # Operands of every memory layout, on each fast path to nearest: float32, float64, and overflowing.
     wide = np.full((4, 4), 1.0 + 2.0**-12, np.float32)
-    for scale, accumulator in ((0.0, "e6m9"), (1.0, "e8m13"), (1e6, "e5m10")):
+    for scale, accumulator in ((0.0, "e6m9"), (1.0, "e8m13"), (1e6, "e5m10"), (1.0, "e2m1")):
         factor = np.float32(scale) * wide
         for a in (factor[:2, :2].copy(), factor[:2, :2].T.copy().T, factor[::2, ::2]):
             for b in (x, x.T, np.repeat(x, 2, 1)[:, ::2]):

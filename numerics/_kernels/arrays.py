@@ -12,7 +12,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from numerics._kernels.random import stream_key
-from numerics._kernels.tiles import Full32, kind_of
+from numerics._kernels.roundings import KINDS, Full32
 from numerics._kernels.vectors import I32, I64, LANES_32, LANES_64, VECTOR_BYTES, Vectors
 
 BLOCK = 2048  # elements; 8 KiB stay in the first-level cache, and random words come in fours
@@ -155,7 +155,7 @@ def _round_lanes(typing, source, target, count, setting):
         v = Vectors(builder, 32)
         source, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (source, target))
         fields = [builder.extract_value(setting, i) for i in range(len(family._fields))]
-        rounding = kind_of(family)(v, fields, {})
+        rounding = KINDS[family](v, fields, {})
 
         def body(i, carried):
             for part in range(0, STRIDE, LANES_32):

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from numerics import Accumulator, Certificate, _sequential, cast, matmul, threads
-from numerics._kernels import loops, random, tiles, vectors
+from numerics._kernels import loops, random, roundings, tiles, vectors
 from numerics._kernels.tiles import DEPTH
 from numerics._kernels.vectors import LANES_32
 from numerics._target import Target
@@ -24,7 +24,7 @@ def operands(m, k, n, seed=0):
 
 
 def same(a, b, chunk, frac_bits, *, wide):
-    setting = tiles.Nearest64(52 - frac_bits) if wide else tiles.Nearest32(23 - frac_bits)
+    setting = roundings.Nearest64(52 - frac_bits) if wide else roundings.Nearest32(23 - frac_bits)
     found = _sequential._in_tiles(a, b, chunk, setting, vectors.TO_NEAREST)
     expected = _sequential._loops(a, b, chunk, frac_bits, wide=wide)
     np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
