@@ -98,10 +98,16 @@ def cast(
         source, result = source.astype(np.float32), np.empty(x.size, np.float32)
     known.kernel(source, result, *key)
     if not known.has_minus_zero:
-        result += 0.0
+        _without_minus_zero(result)
     if x.dtype == np.float16:
         out.reshape(-1)[:] = result
     return out
+
+
+def _without_minus_zero(x: np.ndarray) -> None:
+    """Make +0 of -0, which the format has no code for."""
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        x += 0.0
 
 
 def _overlap(x: np.ndarray, out: np.ndarray) -> bool:
@@ -230,7 +236,7 @@ def axpy(
     flat = (np.ascontiguousarray(value).reshape(-1) for value in (x, y))
     casts.axpy_any(scalar, *flat, out.reshape(-1), target.scalars(), seed, stream)
     if not fmt.has_minus_zero:
-        out += 0.0  # no code for -0
+        _without_minus_zero(out)
     return out
 
 

@@ -10,7 +10,8 @@ its own: word ``(A * H + B) mod 2**32`` with A (odd) and B from Philox for each 
 fixed bijection of the output element. One output's words are independent and uniform, as those of Philox
 are; at one addition the words of any two outputs are as the values of a random multiply-add hash: B makes
 each uniform, A makes their difference ``A * (H - H')`` nearly so in its upper bits, which are the ones
-used (M. Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer arithmetic
+used, unless H and H' agree in nearly all of their lower bits, as one pair in 2**29 does by chance
+(M. Dietzfelbinger, "Universal hashing and k-wise independent random variables via integer arithmetic
 without primes", STACS 1996).
 """
 
