@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow lint types check doc clean
+.PHONY: demo test slow mutants lint types check doc clean
 
 demo: $(INSTALLED)  ## main job on real data: train, price, schedule, search; report in runs/digits
 	$(BIN)/bitfront campaign studies/configs/digits.toml
@@ -14,6 +14,9 @@ test: $(INSTALLED)  ## whole test suite, with the doctests
 
 slow: $(INSTALLED)  ## longer validation
 	$(BIN)/python -m pytest -q -m slow
+
+mutants: $(INSTALLED)  ## breaks every kernel in 40 ways and looks whether a fast test notices; hours
+	$(BIN)/python tests/mutants.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from threading import local
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 
 from numerics import threads
 from numerics._kernels import panels, vectors
@@ -67,17 +67,36 @@ _LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
 _room = local()
 
 
-def pack(a: np.ndarray, b: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Panels of rows, and of columns, an even number of them: a tile has two."""
+class Panels(NamedTuple):
+    """Both operands in panels, and the first row of each panel of rows with their number at the end."""
+
+    rows: Float[np.ndarray, " mk"]
+    starts: Int64[np.ndarray, " panels"]
+    columns: Float[np.ndarray, "panels k lanes"]
+
+
+def pack(a: np.ndarray, b: np.ndarray, top: int) -> Panels:
+    """Panels of at most `top` rows, and of columns, an even number of them: a tile has two."""
     (rows, depth), columns = a.shape, b.shape[1]
+    starts = _starts(rows, top)
     packed_a = _scratch("a", rows * depth)
-    panels.pack_rows(a, packed_a, top)
+    panels.pack_rows(a, packed_a, starts)
     if (kept := getattr(b, "panels", None)) is not None:
-        return packed_a, kept
+        return Panels(packed_a, starts, kept)
     count = _count(columns)
     packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
     _pack_columns(b, packed_b)
-    return packed_a, packed_b
+    return Panels(packed_a, starts, packed_b)
+
+
+@lru_cache(maxsize=256)
+def _starts(rows: int, top: int) -> Int64[np.ndarray, " panels"]:
+    """Panels of `top` rows, and of 4, 2 and 1 for the rest."""
+    starts = list(range(0, rows - rows % top + 1, top))
+    for height in (4, 2, 1):
+        while height < top and starts[-1] + height <= rows:
+            starts.append(starts[-1] + height)
+    return np.array(starts, np.int64)
 
 
 def _count(columns: int) -> int:
@@ -85,7 +104,9 @@ def _count(columns: int) -> int:
 
 
 def _pack_columns(b: np.ndarray, out: np.ndarray) -> None:
-    panels.pack_columns(np.asarray(b), out, abs(b.strides[0]) < abs(b.strides[1]))
+    along_k = abs(b.strides[0]) < abs(b.strides[1])
+    kernel = panels.pack_columns_along_k if along_k else panels.pack_columns
+    kernel(np.asarray(b), out)
 
 
 def over_panels(work: Any, packed_b: np.ndarray, rows: int) -> None:

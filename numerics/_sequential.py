@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numba import config
 
-from numerics._kernels import loops, panels, random, roundings, tiles, vectors
+from numerics._kernels import loops, random, roundings, tiles, vectors
 from numerics._kernels import rounding as modes
 from numerics._packing import over_panels, pack
 from numerics._target import Target, full_setting
 from numerics.accumulator import Accumulator
 from numerics.certificate import Certificate
 
-_Narrow: TypeAlias = roundings.Random32 | roundings.Sieved32
+_NARROW = (roundings.Random32, roundings.Sieved32)
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
 
 
@@ -44,8 +44,7 @@ def sequential(
         out = _loops(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
     elif target.mode == modes.STOCHASTIC or certificate.path == "float64-full":
         steps = (1, b.shape[1]) if flip else (b.shape[1], 1)
-        words = random.stream_key(*key[:2])
-        out = _checked(left, right, chunk, target, certificate, (key[2], *steps), words)
+        out = _checked(left, right, chunk, target, certificate, (key[2], *steps), key[:2])
     else:
         out = _in_tiles(left, right, chunk, *_setting(certificate, target))
     return out.T if flip else out
@@ -75,17 +74,11 @@ def _in_tiles(
     a: np.ndarray, b: np.ndarray, chunk: int, setting: tuple[float, ...], control: int
 ) -> Float[np.ndarray, "m n"]:
     """Share the panels of columns among threads."""
-    top, from_zero = tiles.height_of(setting), isinstance(setting, roundings.Full32)
-    wide = isinstance(setting, roundings.Nearest64)
-    packed_a, packed_b = pack(a, b, top)
-    out = (np.zeros if from_zero else np.empty)((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
-    over_panels(
-        partial(
-            tiles.gemm, packed_a, packed_b, out, chunk, top, setting, control, 1 if wide else 2, from_zero
-        ),
-        packed_b,
-        len(a),
-    )
+    from_zero, wide = isinstance(setting, roundings.Full32), isinstance(setting, roundings.Nearest64)
+    rows, starts, columns = pack(a, b, tiles.height_of(setting))
+    out = (np.zeros if from_zero else np.empty)((len(a), columns.shape[0] * columns.shape[2]), np.float32)
+    settings = (chunk, setting, control, 1 if wide else 2, from_zero)
+    over_panels(partial(tiles.gemm, rows, starts, columns, out, *settings), columns, len(a))
     return out[:, : b.shape[1]]
 
 
@@ -98,73 +91,48 @@ def _checked(
     elements: tuple[int, int, int],
     key: tuple[int, int],
 ) -> Float[np.ndarray, "m n"]:
-    """The same where each tile must be checked, and may have to be done again."""
-    narrow: _Narrow | None
-    wide: roundings.Random64 | roundings.AnyRandom64 | roundings.Any64
-    if target.mode == modes.STOCHASTIC:
-        narrow, wide, exactly = _random_setting(target, full=certificate.path == "float64-full")
-        control = vectors.TOWARD_ZERO
-    else:
-        narrow, wide, exactly, control = None, _any_setting(target), (True, True), vectors.TO_NEAREST
-    full = narrow is None
-    top = tiles.height_of(wide)
-    packed_a, packed_b = pack(a, b, top)
-    out = (np.zeros if full else np.empty)((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
+    """The same where each tile is checked: first in float32, then in float64, at last by plain loops."""
+    stochastic, full = target.mode == modes.STOCHASTIC, certificate.path == "float64-full"
+    attempts = _random_settings(target, full=full) if stochastic else [(_any_setting(target), True)]
+    rows, starts, columns = pack(a, b, tiles.height_of(attempts[-1][0]))
+    out = (np.zeros if full else np.empty)((len(a), columns.shape[0] * columns.shape[2]), np.float32)
     hashes, steps = (np.empty(shape, np.uint32) for shape in ((1, 1), (1, 2)))
-    if target.mode == modes.STOCHASTIC:
+    if stochastic:
         hashes = np.empty((out.shape[0], out.shape[1]), np.uint32)
-        tiles.fill_hashes(hashes, *elements)
         steps = np.empty((a.shape[1] - (-a.shape[1] // chunk), 2), np.uint32)
-        tiles.fill_steps(steps, *key)
-    stopped = np.zeros((len(a), packed_b.shape[0]), np.int64)
-    work = partial(
-        tiles.gemm_checked,
-        packed_a,
-        packed_b,
-        out,
-        chunk,
-        top,
-        narrow,
-        wide,
-        control,
-        exactly,
-        certificate.ceiling,
-        full,
-        hashes,
-        steps,
-        stopped,
-    )
-    over_panels(work, packed_b, len(a))
-    step = chunk if chunk < a.shape[1] else a.shape[1]
-    for i, p in np.argwhere(stopped):
-        height = panels.height_at(int(i), len(a), top)
-        at = (int(i), height, int(p), int(stopped[i, p]) - 1)
-        tiles.finish_exactly(packed_a, packed_b, out, chunk, step, at, target.scalars(), elements, key)
+        tiles.fill_words(hashes, steps, elements, *key)
+    control = vectors.TOWARD_ZERO if stochastic else vectors.TO_NEAREST
+    done = np.zeros((len(starts) - 1, columns.shape[0]), np.int64)
+    for setting, exactly in attempts:
+        panels = 2 if isinstance(setting, _NARROW) else 1
+        settings = (chunk, setting, control, panels, exactly, certificate.ceiling, full)
+        work = partial(tiles.gemm_checked, rows, starts, columns, out, *settings, hashes, steps, done)
+        over_panels(work, columns, len(a))
+        if (done[:, ::2] == a.shape[1]).all():
+            return out[:, : b.shape[1]]
+    words = random.stream_key(*key)
+    for t, pair in np.argwhere(done[:, ::2] < a.shape[1]):
+        tile = (int(t), 2 * int(pair), int(done[t, 2 * pair]))
+        tiles.finish_exactly(rows, starts, columns, out, chunk, target.scalars(), elements, words, *tile)
     return out[:, : b.shape[1]]
 
 
-def _random_setting(
-    target: Target, *, full: bool
-) -> tuple[
-    roundings.Random32 | roundings.Sieved32 | None,
-    roundings.Random64 | roundings.AnyRandom64,
-    tuple[bool, bool],
-]:
-    """Kinds of tiles in float32 and float64, and whether their sums must be exact."""
+def _random_settings(target: Target, *, full: bool) -> list[tuple[Any, bool]]:
+    """Kinds of tiles in the order of their speed, and whether the sums of each must be exact."""
     bits, shift, place = target.random_bits, 23 - target.frac_bits, 52 - target.frac_bits
     low = (1 << place) - 1
     undecided = low if bits else min(low, 0xFFFFFFFF << max(place - 32, 0))
     numbers = (64 - place, -1 << place, _upper(place, bits), low, undecided)
-    # Beside r bits a float64 has room for the 24 bits of any format, but not for 32 of them.
-    exactly = (bits == modes.EXACT or bits > shift, bits == modes.EXACT or bits > place)
     if full:
         ends = (target.max_value, target.limits()[1])
         # Below the normal range the sums are lifted, and must be whole for that.
-        return None, roundings.AnyRandom64(*_lift(target), *numbers, *ends), (True, True)
-    narrow: _Narrow = roundings.Random32(32 - shift, -1 << shift)
+        return [(roundings.AnyRandom64(*_lift(target), *numbers, *ends), True)]
+    narrow: Any = roundings.Random32(32 - shift, -1 << shift)
     if shift == 0 or 0 < bits < shift:
         narrow = roundings.Sieved32(min(32 - shift, 31), -1 << shift, _upper(shift, bits))
-    return narrow, roundings.Random64(*numbers), exactly
+    # Beside r bits a float64 has room for the 24 bits of any format, but not for 32 of them.
+    exactly = [bits == modes.EXACT or bits > lost for lost in (shift, place)]
+    return [(narrow, exactly[0]), (roundings.Random64(*numbers), exactly[1])]
 
 
 def _any_setting(target: Target) -> roundings.Any64:

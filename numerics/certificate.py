@@ -65,10 +65,12 @@ class Operand(NamedTuple):
         if (kept := getattr(x, "operand", None)) is not None:
             return cast("Operand", kept)
         flat = _flat(x)
-        if x.dtype == np.float32:
-            pattern, unit, bits = facts.operand_facts_f32(flat)
-            if pattern < _INFINITY_BITS:
-                return cls(float(np.int32(pattern).view(np.float32)), int(unit), int(bits), True)
+        if (quick := cls.at_a_glance(x)) is not None:
+            return (
+                quick
+                if quick.largest == 0.0
+                else quick._replace(unit=int(facts.unit_f32(flat.view(np.int32))))
+            )
         found: tuple[Any, Any, Any, Any] = facts.operand_facts(flat)
         return cls(float(found[0]), int(found[1]), int(found[2]), bool(found[3]))
 

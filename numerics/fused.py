@@ -277,17 +277,18 @@ def _in_tiles(
     least: int,
 ) -> np.ndarray:
     top = fused_tiles.TOP
-    packed_a, packed_b = pack(a, b, top)
-    exponents_a, exponents_b = (np.empty(x.shape, np.int32) for x in (packed_a, packed_b))
-    fused_tiles.exponents(packed_a, exponents_a, formats[0].emin)
-    fused_tiles.exponents(packed_b, exponents_b, formats[1].emin)
-    out = np.empty((len(a), packed_b.shape[0] * packed_b.shape[2]), np.float32)
+    rows, starts, columns = pack(a, b, top)
+    exponents_a, exponents_b = (np.empty(x.shape, np.int32) for x in (rows, columns))
+    fused_tiles.exponents(rows, exponents_a.reshape(-1), formats[0].emin)
+    fused_tiles.exponents(columns.reshape(-1), exponents_b.reshape(-1), formats[1].emin)
+    out = np.empty((len(a), columns.shape[0] * columns.shape[2]), np.float32)
     keep = -1 << (23 - adder.output.frac_bits)
     work = partial(
         fused_tiles.gemm,
-        packed_a,
+        rows,
         exponents_a,
-        packed_b,
+        starts,
+        columns,
         exponents_b,
         out,
         adder.block,
@@ -296,7 +297,7 @@ def _in_tiles(
         keep,
         adder.promote or 0,
     )
-    over_panels(work, packed_b, len(a))
+    over_panels(work, columns, len(a))
     return out[:, : b.shape[1]]
 
 

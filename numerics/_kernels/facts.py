@@ -34,30 +34,6 @@ def operand_facts(x):
     return largest, unit, precision, finite
 
 
-@njit(cache=True)
-def operand_facts_f32(x):
-    """`operand_facts` of a float32 array without a branch, so that it vectorises.
-
-    Integers stand for floats: for finite ones the order of magnitudes is that of the bit patterns, and
-    the lowest set bit of the fraction, converted to float, tells its position by its exponent.
-    """
-    largest = np.int32(0)
-    unit = np.int32(2000)
-    precision = np.int32(0)
-    bits = x.view(np.int32)
-    for i in range(bits.shape[0]):
-        magnitude = bits[i] & np.int32(0x7FFFFFFF)
-        field = magnitude >> np.int32(23)
-        fraction = (magnitude & np.int32(0x7FFFFF)) | (np.int32(0x800000) if field > 0 else np.int32(0))
-        lowest = (np.float32(fraction & -fraction).view(np.int32) >> np.int32(23)) - np.int32(127)
-        exponent = (field if field > 1 else np.int32(1)) - np.int32(150) + lowest
-        used = magnitude > 0
-        largest = max(largest, magnitude)
-        unit = min(unit, exponent if used else np.int32(2000))
-        precision = max(precision, np.int32(24) - lowest if used else np.int32(0))
-    return largest, unit, precision
-
-
 @njit(cache=True, nogil=True)
 def bounds_f32(bits):
     """(largest, least but zero, union) of the magnitudes of float32 patterns, as patterns.
@@ -71,3 +47,19 @@ def bounds_f32(bits):
         largest = max(largest, magnitude)
         least = min(least, magnitude if magnitude > 0 else np.int32(0x7FFFFFFF))
     return largest, least, union
+
+
+@njit(cache=True, nogil=True)
+def unit_f32(bits):
+    """Exponent of the largest power of two that divides all of some normal float32 patterns, or zeros.
+
+    The lowest set bit of a significand, converted to float, tells its position by its exponent.
+    """
+    unit = np.int32(2150)
+    for i in range(bits.shape[0]):
+        magnitude = bits[i] & np.int32(0x7FFFFFFF)
+        significand = (magnitude & np.int32(0x7FFFFF)) | np.int32(0x800000)
+        lowest = np.float32(significand & -significand).view(np.int32) >> np.int32(23)
+        place = (magnitude >> np.int32(23)) + lowest
+        unit = min(unit, place if magnitude > 0 else np.int32(2150))
+    return unit - 277  # twice the bias, and 23 bits after the point

@@ -10,7 +10,6 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from numerics._kernels.panels import height_at
 from numerics._kernels.tiles import DEPTH, VECTORS
 from numerics._kernels.vectors import (
     I32,
@@ -30,13 +29,13 @@ _HEIGHTS = (4, 2, 1)
 
 @njit(cache=True, nogil=True)
 def exponents(packed, out, emin):
-    """Exponents of packed float32 operands in a format with subnormals from ``2**emin`` down."""
-    flat, result = packed.reshape(-1).view(np.int32), out.reshape(-1)
+    """Exponents of flat float32 operands in a format with subnormals from ``2**emin`` down."""
+    flat = packed.view(np.int32)
     for i in range(flat.shape[0]):
         magnitude = flat[i] & np.int32(0x7FFFFFFF)
         exponent = (magnitude >> np.int32(23)) - np.int32(127)
         exponent = exponent if exponent > emin else np.int32(emin)
-        result[i] = exponent if magnitude > 0 else _NO_TERM
+        out[i] = exponent if magnitude > 0 else _NO_TERM
 
 
 class _Loop:
@@ -157,22 +156,19 @@ def _tile(typing, a, ea, b, eb, stride, c, c_stride, depth, resume, block, align
 
 
 @njit(cache=True, nogil=True)
-def gemm(a, ea, b, eb, out, block, align, least, keep, promote, first_panel, last_panel):
+def gemm(a, ea, starts, b, eb, out, block, align, least, keep, promote, first_panel, last_panel):
     """Panels ``first_panel .. last_panel - 1`` of the columns of ``out = a @ b``.
 
     `a` and `ea` are packed in panels of at most `TOP` rows. With `promote` the sums of so many products,
     a multiple of `block`, are added in float32 to nearest even, else it is 0.
     """
     before = read_control()
-    rows, width = out.shape
-    depth, lanes = b.shape[1], b.shape[2]
+    width, depth, lanes = out.shape[1], b.shape[1], b.shape[2]
     run = promote if promote > 0 else max(DEPTH // block, 1) * block
     part = np.empty((TOP, 2 * lanes), np.float32)
-    p = first_panel
-    while p < last_panel:
-        i, height = 0, TOP
-        while i < rows:
-            height = height_at(i, rows, height)
+    for p in range(first_panel, last_panel, 2):
+        for t in range(starts.shape[0] - 1):
+            i, height = starts[t], starts[t + 1] - starts[t]
             c, c_stride = out.ctypes.data + 4 * (i * width + p * lanes), width
             if promote > 0:
                 c, c_stride = part.ctypes.data, 2 * lanes
@@ -192,6 +188,4 @@ def gemm(a, ea, b, eb, out, block, align, least, keep, promote, first_panel, las
                             j = p * lanes + column
                             held = out[i + row, j] if k > 0 else np.float32(0.0)
                             out[i + row, j] = held + part[row, column]
-            i += height
-        p += 2
     write_control(before)

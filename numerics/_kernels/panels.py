@@ -1,7 +1,7 @@
 """Operands packed for the register tiles.
 
-`a` comes in panels of `height` rows, then of 4, 2, 1 for the rest, (k, rows) each; `b` in panels of one
-vector of columns, (k, lanes) each, padded with zeros.
+`a` comes in panels of rows, (k, rows) each: panel t has the rows ``starts[t] .. starts[t + 1] - 1``. `b`
+comes in panels of one vector of columns, (k, lanes) each, padded with zeros.
 """
 
 import numpy as np
@@ -11,66 +11,45 @@ from numerics._kernels.vectors import LANES_32
 
 
 @njit(cache=True, nogil=True)
-def lower(height):
-    """Height of the panels that follow those of `height` rows."""
-    return 4 if height > 4 else height // 2
+def pack_rows(a, out, starts):
+    """Pack (m, k) into panels of rows; `out` is flat, m * k."""
+    depth = a.shape[1]
+    for t in range(starts.shape[0] - 1):
+        first, height = starts[t], starts[t + 1] - starts[t]
+        panel, step = out[first * depth :], np.uint64(height)
+        for i in range(height):
+            row, to = a[first + i], np.uint64(i)
+            for k in range(depth):
+                panel[to] = row[k]
+                to += step
 
 
 @njit(cache=True, nogil=True)
-def height_at(first, rows, height):
-    """Height of the panel that begins at row `first` of `rows`, the tallest one `height`."""
-    while first + height > rows:
-        height = lower(height)
-    return height
-
-
-@njit(cache=True, nogil=True)
-def pack_rows(a, out, height):
-    """Pack (m, k) into panels of at most `height` rows; out is flat, m * k."""
-    rows, depth = a.shape
-    at, first = 0, 0
-    while first < rows:
-        height = height_at(first, rows, height)
-        panel, step = out[at:], np.uint64(height)
-        i = 0
-        while i < height:
-            to = np.uint64(i)
-            if i + 2 <= height:  # two streams at a time: one alone leaves the stores waiting
-                row, next_row = a[first + i], a[first + i + 1]
-                for k in range(depth):
-                    panel[to] = row[k]
-                    panel[to + np.uint64(1)] = next_row[k]
-                    to += step
-                i += 2
-            else:
-                row = a[first + i]
-                for k in range(depth):
-                    panel[to] = row[k]
-                    to += step
-                i += 1
-        at += height * depth
-        first += height
-
-
-@njit(cache=True, nogil=True)
-def pack_columns(b, out, along_k):
-    """Pack (k, n) into out, (panels, k, lanes); `along_k` where `b` is contiguous that way."""
+def pack_columns(b, out):
+    """Pack (k, n) into out, (panels, k, lanes)."""
     depth, columns = b.shape
     lanes = out.shape[2]
     for p in range(out.shape[0]):
         width = max(0, min(lanes, columns - p * lanes))
         strip, panel = b[:, p * lanes : p * lanes + width], out[p]
-        if along_k:
-            for j in range(width):
-                for k in range(depth):
-                    panel[k, j] = strip[k, j]
-        elif width == LANES_32:  # a constant number of turns becomes one vector
+        if width == LANES_32:  # a constant number of turns becomes one vector
             for k in range(depth):
                 for j in range(LANES_32):
                     panel[k, j] = strip[k, j]
         else:
             for k in range(depth):
-                for j in range(width):
-                    panel[k, j] = strip[k, j]
-        if width < lanes:
-            panel[:, width:] = 0.0
+                for j in range(lanes):
+                    panel[k, j] = strip[k, j] if j < width else np.float32(0.0)
+
+
+@njit(cache=True, nogil=True)
+def pack_columns_along_k(b, out):
+    """The same for an operand that is contiguous along k."""
+    depth, columns = b.shape
+    lanes = out.shape[2]
+    for p in range(out.shape[0]):
+        panel = out[p]
+        for j in range(lanes):
+            column = p * lanes + j
+            for k in range(depth):
+                panel[k, j] = b[k, column] if column < columns else np.float32(0.0)

@@ -14,8 +14,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from numerics._kernels.panels import height_at
-from numerics._kernels.random import output_hash, step_words
+from numerics._kernels.random import output_hash, step_words, stream_key
 from numerics._kernels.rounding import round_sum
 from numerics._kernels.roundings import KINDS, Nearest32, Nearest64
 from numerics._kernels.vectors import (
@@ -23,7 +22,6 @@ from numerics._kernels.vectors import (
     I64,
     INEXACT,
     REGISTERS,
-    TOWARD_ZERO,
     Vectors,
     offset,
     read_control,
@@ -57,13 +55,14 @@ def _emit(builder, v, rounding, rows, arguments, out):
 
     Returns pairs of a block that ends so and of the doubts of the tile.
     """
-    a, b, b_stride, c, c_stride, depth, mode, hashes, steps, outer = arguments
+    a, b, b_stride, c, c_stride, target, target_stride, depth, mode, hashes, steps, outer = arguments
     one = ir.Constant(I64, 1)
     cells = [(i, j) for i in range(rows) for j in range(VECTORS)]
     at = {(i, j): offset(builder, c, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
+    to = {(i, j): offset(builder, target, (target_stride, i), (one, j * v.lanes)) for i, j in cells}
     places = {(i, j): offset(builder, hashes, (c_stride, i), (one, j * v.lanes)) for i, j in cells}
     kind, setting = rounding
-    target = kind(v, setting, places)
+    rounder = kind(v, setting, places)
     entry = builder.block
     blocks = [builder.append_basic_block(name) for name in ("resume", "loop", "end", "add", "put")]
     resume, loop, end, add, put = blocks
@@ -87,11 +86,11 @@ def _emit(builder, v, rounding, rows, arguments, out):
         for j in range(VECTORS)
     ]
     scales = [v.load_scalar(offset(builder, a, (k, rows), (one, i))) for i in range(rows)]
-    shared = target.step(offset(builder, steps, (k, 2)))
+    shared = rounder.step(offset(builder, steps, (k, 2)))
     rounded = {
-        (i, j): target.round(v.fma(scales[i], columns[j], sums[i, j]), (i, j), shared) for i, j in cells
+        (i, j): rounder.round(v.fma(scales[i], columns[j], sums[i, j]), (i, j), shared) for i, j in cells
     }
-    doubt = target.doubt()
+    doubt = rounder.doubt()
     doubted = doubts if doubt is None else builder.or_(doubts, doubt)
     following = builder.add(k, one)
     for block in (entry, resume):
@@ -108,42 +107,46 @@ def _emit(builder, v, rounding, rows, arguments, out):
     builder.position_at_end(end)
     builder.cbranch(builder.icmp_signed("==", mode, ir.Constant(I64, ADD)), add, put)
     builder.position_at_end(add)
-    shared = target.step(outer)
+    shared = rounder.step(outer)
     for cell in cells:
         total = builder.fadd(v.load(at[cell]), rounded[cell])
-        v.store(target.finish(target.round(total, cell, shared)), at[cell])
-    doubt = target.doubt()
+        v.store(rounder.finish(rounder.round(total, cell, shared)), to[cell])
+    doubt = rounder.doubt()
     in_all = v.any_bit(doubted if doubt is None else builder.or_(doubted, doubt))
     builder.branch(out)
     builder.position_at_end(put)
     for cell in cells:
-        v.store(target.finish(rounded[cell]), at[cell])
+        v.store(rounder.finish(rounded[cell]), to[cell])
     in_sums = v.any_bit(doubted)
     builder.branch(out)
     return [(add, in_all), (put, in_sums)]
 
 
 @intrinsic
-def _tile(typing, a, b, b_stride, c, c_stride, depth, mode, height, setting, hashes, steps, outer):
+def _tile(
+    typing, a, b, b_stride, c, c_stride, target, target_stride, depth, mode, height, setting,
+    hashes, steps, outer,
+):  # fmt: skip
     """Sums of ``a @ b``, rounded at every step as `setting` says, for `height` rows and two vectors.
 
-    `a`, `b`, `c`, `hashes`, `steps` and `outer` are addresses; strides count elements, from one panel of
-    `b` and one row of `c` and `hashes` to the next. The sums start from +0, or with `RESUME` from `c`.
-    They are written to `c`, or with `ADD` added to it and rounded once more. `steps` holds the random
-    words of the steps, `outer` those of the addition. Returns whether any rounding could not be decided.
+    `a`, `b`, `c`, `target`, `hashes`, `steps` and `outer` are addresses; strides count elements, from one
+    panel of `b` and one row of `c` and `hashes` or `target` to the next. The sums start from +0, or with
+    `RESUME` from `c`. They are written to `target`, or with `ADD` they are added to `c`, rounded once
+    more, and that is written. `steps` holds the random words of the steps, `outer` those of the addition.
+    Returns whether any rounding could not be decided.
     """
     family = setting.instance_class
     kind = KINDS[family]
     p, n = types.uintp, types.intp
-    signature = types.boolean(p, p, n, p, n, n, n, n, setting, p, p, p)
+    signature = types.boolean(p, p, n, p, n, p, n, n, n, n, setting, p, p, p)
 
     def emit(context, builder, signature, arguments):
-        a, b, b_stride, c, c_stride, depth, mode, height, setting, hashes, steps, outer = arguments
+        a, b, b_stride, c, c_stride, target, target_stride, depth, mode, height, setting, *words = arguments
         v = Vectors(builder, kind.bits)
         fields = [builder.extract_value(setting, i) for i in range(len(family._fields))]
-        a, b, c = (builder.inttoptr(address, v.stored.as_pointer()) for address in (a, b, c))
-        hashes, steps, outer = (builder.inttoptr(x, I32.as_pointer()) for x in (hashes, steps, outer))
-        shared = a, b, b_stride, c, c_stride, depth, mode, hashes, steps, outer
+        a, b, c, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (a, b, c, target))
+        words = [builder.inttoptr(x, I32.as_pointer()) for x in words]
+        shared = a, b, b_stride, c, c_stride, target, target_stride, depth, mode, *words
         out = builder.append_basic_block("out")
         # The first height is the default: no other one is ever asked for.
         switch, ends = None, []
@@ -165,28 +168,25 @@ def _tile(typing, a, b, b_stride, c, c_stride, depth, mode, height, setting, has
 
 
 @njit(cache=True, nogil=True)
-def gemm(a, b, out, chunk, top, setting, control, panels, from_zero, first_panel, last_panel):
+def gemm(a, starts, b, out, chunk, setting, control, panels, from_zero, first_panel, last_panel):
     """Panels ``first_panel .. last_panel - 1`` of the columns of ``out = a @ b``.
 
-    `a` is packed in panels of at most `top` rows; `out` is (m, panels * lanes) float32. `control` is the
-    direction in which the processor rounds, `panels` those of a tile of two vectors. With `from_zero` the
-    first chunk of several is added to what is in `out`, zeros: a sum of -0 becomes +0.
+    `out` is (m, panels * lanes) float32. `control` is the direction in which the processor rounds, `panels`
+    those of a tile of two vectors. With `from_zero` the first chunk of several is added to what is in
+    `out`, zeros: a sum of -0 becomes +0.
     """
     before = read_control()
     write_control(np.uint32(control))
-    rows, width = out.shape
-    depth, lanes = b.shape[1], b.shape[2]
+    width, depth, lanes = out.shape[1], b.shape[1], b.shape[2]
     chunked = chunk < depth
     step = chunk if chunked else min(depth, DEPTH)
     run = max(DEPTH // step, 1) * step
     none = np.uintp(0)
     for low in range(0, depth, run):
         high = min(low + run, depth)
-        p = first_panel
-        while p < last_panel:
-            i, height = 0, top
-            while i < rows:
-                height = height_at(i, rows, height)
+        for p in range(first_panel, last_panel, panels):
+            for t in range(starts.shape[0] - 1):
+                i, height = starts[t], starts[t + 1] - starts[t]
                 c = out.ctypes.data + 4 * (i * width + p * lanes)
                 for k in range(low, high, step):
                     n = min(step, high - k)
@@ -195,34 +195,93 @@ def gemm(a, b, out, chunk, top, setting, control, panels, from_zero, first_panel
                     mode = ADD if chunked else RESUME
                     if k == 0 and not (from_zero and chunked):
                         mode = REPLACE
-                    _tile(pa, pb, depth * lanes, c, width, n, mode, height, setting, none, none, none)
-                i += height
-            p += panels
+                    _tile(
+                        pa, pb, depth * lanes, c, width, c, width, n, mode, height, setting, none, none, none
+                    )
     write_control(before)
 
 
 @njit(cache=True, nogil=True)
-def fill_hashes(out, first, row_step, column_step):
-    """Hashes of the output elements ``first + i * row_step + j * column_step``."""
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = output_hash(first + i * row_step + j * column_step)
+def fill_words(hashes, steps, elements, seed, stream):
+    """Random words of a product: hashes of its output elements, multipliers and addends of its additions.
 
-
-@njit(cache=True, nogil=True)
-def fill_steps(out, k0, k1):
-    """Multipliers and addends of the additions 0, 1, ...; (additions, 2)."""
-    for number in range(out.shape[0]):
-        out[number, 0], out[number, 1] = step_words(number, 0, k0, k1)
-
-
-@njit(cache=True, nogil=True)
-def finish_exactly(a, b, out, chunk, step, at, target, elements, key):
-    """What `gemm_checked` left undone of a tile, by plain loops: any sum, any target.
-
-    ``at = (i, height, p, k)``: its rows, the first of its two panels, the first product that is missing.
+    Element i, j has the number ``elements[0] + i * elements[1] + j * elements[2]``; `steps` is
+    (additions, 2).
     """
-    i, height, p, start = at
+    first, row_step, column_step = elements
+    k0, k1 = stream_key(seed, stream)
+    for number in range(steps.shape[0]):
+        steps[number, 0], steps[number, 1] = step_words(number, 0, k0, k1)
+    for i in range(hashes.shape[0]):
+        for j in range(hashes.shape[1]):
+            hashes[i, j] = output_hash(first + i * row_step + j * column_step)
+
+
+@njit(cache=True, nogil=True)
+def gemm_checked(
+    a, starts, b, out, chunk, setting, control, panels, exactly, ceiling, from_zero, hashes, steps, done,
+    first_panel, last_panel,
+):  # fmt: skip
+    """`gemm` as far as its roundings can be decided, with a check of every tile each time it is put down.
+
+    ``done[t, p]`` counts the products that are in the sums of panel t of rows and a pair of panels of
+    columns that begins at p; it is taken up there. It stays where a rounding could not be decided, where
+    a sum was not exact if the sums must be `exactly` so, and where one is so large, above `ceiling`, that it
+    might overflow before the tile is put down again: ``done[t, p + 1]`` tells. `hashes` is as `out`, `steps`
+    (additions, 2): see `fill_words`; of a rounding that is not stochastic one element of each will do.
+    """
+    before = read_control()
+    width, depth, lanes = out.shape[1], b.shape[1], b.shape[2]
+    chunked = chunk < depth
+    step = chunk if chunked else min(depth, CHECKED_DEPTH)
+    run = max(CHECKED_DEPTH // step, 1) * step
+    fresh = np.empty((starts[1] - starts[0], 2 * lanes), np.float32)
+    tried, failed = 0, 0
+    for low in range(0, depth, run):
+        high = min(low + run, depth)
+        for p in range(first_panel, last_panel, 2):
+            for t in range(starts.shape[0] - 1):
+                i, height = starts[t], starts[t + 1] - starts[t]
+                place = 4 * (i * width + p * lanes)
+                # Where most attempts fail, more of them only cost time.
+                while low <= done[t, p] < high and failed <= 8 + tried // 2:
+                    k = done[t, p]
+                    n = min(step, high - k)
+                    mode = ADD if chunked else RESUME
+                    if k == 0 and not (from_zero and chunked):
+                        mode = REPLACE
+                    words = steps.ctypes.data + 8 * k
+                    outer = steps.ctypes.data + 8 * (depth + k // step) if chunked else words
+                    write_control(np.uint32(control))
+                    doubt = k > 0 and done[t, p + 1] > 0
+                    for panel in range(0, 2, panels):
+                        there = place + 4 * panel * lanes
+                        doubt |= _tile(
+                            a.ctypes.data + 4 * (i * depth + k * height),
+                            b.ctypes.data + 4 * ((p + panel) * depth + k) * lanes,
+                            depth * lanes, out.ctypes.data + there, width,
+                            fresh.ctypes.data + 4 * panel * lanes, 2 * lanes, n, mode, height, setting,
+                            hashes.ctypes.data + there, words, outer,
+                        )  # fmt: skip
+                    tried += 1
+                    if doubt or (exactly and read_control() & INEXACT):
+                        failed += 1
+                        break
+                    large = False
+                    for row in range(height):
+                        for column in range(2 * lanes):
+                            value = fresh[row, column]
+                            out[i + row, p * lanes + column] = value
+                            large |= abs(value) > ceiling
+                    done[t, p] = k + n
+                    done[t, p + 1] = large
+    write_control(before)
+
+
+@njit(cache=True, nogil=True)
+def finish_exactly(a, starts, b, out, chunk, target, elements, key, t, p, start):
+    """The sums of a tile from product `start` on, by plain loops: any sum, any target."""
+    i, height = starts[t], starts[t + 1] - starts[t]
     depth, lanes = b.shape[1], b.shape[2]
     first_element, row_step, column_step = elements
     k0, k1 = key
@@ -230,9 +289,9 @@ def finish_exactly(a, b, out, chunk, step, at, target, elements, key):
         for column in range(p * lanes, (p + 2) * lanes):
             element = first_element + (i + row) * row_step + column * column_step
             total = np.float64(out[i + row, column]) if start > 0 else 0.0
-            for first in range(start, depth, step):
+            for first in range(start, depth, chunk):
                 partial = 0.0 if chunk < depth else total
-                for k in range(first, min(first + step, depth)):
+                for k in range(first, min(first + chunk, depth)):
                     x = np.float64(a[i * depth + k * height + row])
                     y = np.float64(b[column // lanes, k, column % lanes])
                     partial = round_sum(partial, x * y, target, True, element, k, k0, k1)
@@ -241,98 +300,3 @@ def finish_exactly(a, b, out, chunk, step, at, target, elements, key):
                     partial = round_sum(total, partial, target, True, element, number, k0, k1)
                 total = partial
             out[i + row, column] = total
-
-
-@njit(cache=True, nogil=True)
-def _put_back(held, tile):
-    for row in range(tile.shape[0]):
-        for column in range(tile.shape[1]):
-            tile[row, column] = held[row, column]
-
-
-@njit(cache=True, nogil=True)
-def gemm_checked(
-    a, b, out, chunk, top, narrow, wide, control, exactly, ceiling, from_zero, hashes, steps, stopped,
-    first_panel, last_panel,
-):  # fmt: skip
-    """`gemm` with roundings that need to know whether a sum was exact: the processor says so.
-
-    A tile is tried in float32, as `narrow` says if it is not None, and then in float64, as `wide` says, with
-    the processor rounding as `control` says. ``exactly = (narrow, wide)`` tells whether the sums must be
-    exact. Where float64 does not decide either, or a sum is so large that it might overflow (above
-    `ceiling` when a tile begins), ``stopped[i, p]`` receives the product, counted from 1, with which
-    `finish_exactly` must go on; (rows, panels), at first zeros.
-
-    `hashes` is as `out`, `steps` (additions, 2): see `fill_hashes`, `fill_steps`; of a rounding that is not
-    stochastic one element of each will do.
-    """
-    before = read_control()
-    rows, width = out.shape
-    depth, lanes = b.shape[1], b.shape[2]
-    narrow_exactly, wide_exactly = exactly
-    chunked = chunk < depth
-    step = chunk if chunked else min(depth, CHECKED_DEPTH)
-    run = max(CHECKED_DEPTH // step, 1) * step
-    held = np.empty((top, 2 * lanes), np.float32)
-    tried, failed, wide_tried, wide_failed = 0, 0, 0, 0
-    for low in range(0, depth, run):
-        high = min(low + run, depth)
-        p = first_panel
-        while p < last_panel:
-            left, right = p * lanes, (p + 2) * lanes
-            i, height = 0, top
-            while i < rows:
-                height = height_at(i, rows, height)
-                place = 4 * (i * width + left)
-                tile = out[i : i + height, left:right]
-                k = low
-                while k < high and stopped[i, p] == 0:
-                    n = min(step, high - k)
-                    pa = a.ctypes.data + 4 * (i * depth + k * height)
-                    pb = b.ctypes.data + 4 * (p * depth + k) * lanes
-                    mode = ADD if chunked else RESUME
-                    if k == 0 and not (from_zero and chunked):
-                        mode = REPLACE
-                    words = steps.ctypes.data + 8 * k
-                    outer = steps.ctypes.data + 8 * (depth + k // step) if chunked else words
-                    largest = np.float32(0.0)
-                    if mode != REPLACE:
-                        for row in range(height):
-                            for column in range(right - left):
-                                held[row, column] = tile[row, column]
-                                largest = max(largest, abs(tile[row, column]))
-                    safe, done = ceiling == np.inf or largest <= ceiling, False
-                    # Where most attempts fail, more of them only cost time.
-                    if narrow is not None and safe and failed <= 8 + tried // 2:
-                        write_control(np.uint32(TOWARD_ZERO))
-                        _tile(
-                            pa, pb, depth * lanes, out.ctypes.data + place, width, n, mode, height, narrow,
-                            hashes.ctypes.data + place, words, outer,
-                        )  # fmt: skip
-                        done = not (narrow_exactly and read_control() & INEXACT)
-                        tried += 1
-                        if not done:
-                            failed += 1
-                            if mode != REPLACE:
-                                _put_back(held, tile)
-                    if safe and not done and wide_failed <= 8 + wide_tried // 2:
-                        write_control(np.uint32(control))
-                        doubt = False
-                        for panel in range(2):
-                            there = place + 4 * panel * lanes
-                            doubt |= _tile(
-                                pa, pb + 4 * panel * depth * lanes, 0, out.ctypes.data + there, width, n,
-                                mode, height, wide, hashes.ctypes.data + there, words, outer,
-                            )  # fmt: skip
-                        done = not (doubt or (wide_exactly and read_control() & INEXACT))
-                        wide_tried += 1
-                        if not done:
-                            wide_failed += 1
-                            if mode != REPLACE:
-                                _put_back(held, tile)
-                    if not done:
-                        stopped[i, p] = k + 1
-                    k += n
-                i += height
-            p += 2
-    write_control(before)
