@@ -80,12 +80,18 @@ def pack(a: np.ndarray, b: np.ndarray, top: int) -> Panels:
     (rows, depth), columns = a.shape, b.shape[1]
     starts = _starts(rows, top)
     packed_a = _scratch("a", rows * depth)
-    panels.pack_rows(a, packed_a, starts)
+    pack_a = partial(panels.pack_rows, a, packed_a, starts)
     if (kept := getattr(b, "panels", None)) is not None:
+        pack_a()
         return Panels(packed_a, starts, kept)
     count = _count(columns)
     packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
-    _pack_columns(b, packed_b)
+    pack_b = partial(_pack_columns, b, packed_b)
+    if len(threads.parts(count, work=rows * count * depth * vectors.LANES_32, least=_LEAST_WORK)) > 1:
+        threads.run([pack_a, pack_b])
+    else:
+        pack_a()
+        pack_b()
     return Panels(packed_a, starts, packed_b)
 
 

@@ -27,6 +27,8 @@ def sequential(
 
     `key` is seed, stream and the number of the first output element.
     """
+    # A strided operand is read twice, and both times faster from a copy.
+    a, b = (x if x.flags.forc else np.ascontiguousarray(x) for x in (a, b))
     certificate = Certificate.of(a, b, accumulator)
     target = Target.of(accumulator.format, accumulator.rounding)
     chunk = min(accumulator.chunk or a.shape[1], a.shape[1])

@@ -156,7 +156,7 @@ def _kernel(target: Target, narrow: bool) -> Kernel:
         fits = frac_bits <= 21 and emin >= -126 and max_value < 2.0 ** (104 + frac_bits)
         if in_vectors and fits:
             numbers = full_setting(target)
-            return lambda x, out, *_: arrays.round_nearest_even(x, out, *numbers)
+            return partial(_nearest, numbers)
         loop = casts.cast_nearest_even_f32 if narrow and fits else casts.cast_nearest_even
         return lambda x, out, *_: loop(x, out, *shape, *limits)
     bits = min(target.random_bits or modes.HALF, modes.HALF)
@@ -165,19 +165,53 @@ def _kernel(target: Target, narrow: bool) -> Kernel:
         setting = arrays.Random(
             (beyond + 127) << 23, (emin + 127) << 23, frac_bits << 23, bits, max_value, limits[1]
         )
-        return partial(_by_halves, target, vectors.LANES_32, arrays.round_stochastic, (setting,))
-    return partial(_by_halves, target, casts.GROUP, casts.cast_stochastic, (target.scalars(), *limits))
+        return partial(_by_halves, target, vectors.LANES_32, partial(_randomly, setting))
+    loop = partial(_randomly_by_loops, (target.scalars(), *limits))
+    return partial(_by_halves, target, casts.GROUP, loop)
 
 
 def _generally(target: tuple[float, ...], x: np.ndarray, out: np.ndarray, seed: int, stream: int) -> None:
     casts.cast_any(x, out, target, seed, stream)
 
 
+def _past_caches(x: np.ndarray, out: np.ndarray) -> int:
+    """How many of the elements may go past the caches."""
+    if x.size < arrays.PAST_CACHES or out.ctypes.data % 16:
+        return 0
+    return x.size // arrays.STRIDE * arrays.STRIDE
+
+
+def _nearest(numbers: tuple[int, int, int, float, float], x: np.ndarray, out: np.ndarray, *_: int) -> None:
+    if whole := _past_caches(x, out):
+        arrays.round_nearest_even_past(x[:whole], out[:whole], *numbers)
+        x, out = x[whole:], out[whole:]
+    arrays.round_nearest_even(x, out, *numbers)
+
+
+def _randomly(
+    setting: arrays.Random, x: np.ndarray, out: np.ndarray, seed: int, stream: int, undecided: np.ndarray
+) -> None:
+    if whole := _past_caches(x, out):
+        arrays.round_stochastic_past(x[:whole], out[:whole], setting, seed, stream, undecided)
+        x, out, undecided = x[whole:], out[whole:], undecided[whole // vectors.LANES_32 :]
+    arrays.round_stochastic(x, out, setting, whole, seed, stream, undecided)
+
+
+def _randomly_by_loops(
+    settings: tuple[Any, ...],
+    x: np.ndarray,
+    out: np.ndarray,
+    seed: int,
+    stream: int,
+    undecided: np.ndarray,
+) -> None:
+    casts.cast_stochastic(x, out, *settings, seed, stream, undecided)
+
+
 def _by_halves(
     target: Target,
     group: int,
     kernel: Callable[..., object],
-    settings: tuple[Any, ...],
     x: np.ndarray,
     out: np.ndarray,
     seed: int,
@@ -187,8 +221,9 @@ def _by_halves(
     more = target.random_bits == modes.EXACT or target.random_bits > modes.HALF
     if more and np.may_share_memory(x, out):
         x = x.copy()
-    undecided = np.zeros(-(-x.size // arrays.BLOCK) * (arrays.BLOCK // group), np.bool_)
-    kernel(x, out, *settings, seed, stream, undecided)
+    runs = max(arrays.STRIDE, casts.BLOCK)
+    undecided = np.zeros(-(-x.size // runs) * (runs // group), np.bool_)
+    kernel(x, out, seed, stream, undecided)
     if more and undecided.any():
         casts.cast_undecided(x, out, target.scalars(), seed, stream, undecided, group)
 

@@ -152,7 +152,7 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         r"^module \| (DEPTH|CHECKED_DEPTH|_HEIGHTS\b.*|if REGISTERS .*) ",
         "any height and depth will do",
     ),
-    ("arrays", r"^module \| (BLOCK|GROUPS|_PAST_CACHES) = ", "any size will do"),
+    ("arrays", r"^module \| (BLOCK|GROUPS|PAST_CACHES) = ", "any size will do"),
     ("casts", r"^module \| (BLOCK|GROUP) = ", "any size will do"),
     ("integer", r"^module \| _BLOCK = ", "any size will do"),
     ("rounding", r"^module \| ENDLESS = .* \| (30 -> |1 -> \(2\))", "more bits than any number has"),

@@ -1,9 +1,10 @@
 """Casts of float32 arrays, emitted as vector instructions: twins of the loops in `numerics._kernels.casts`.
 
-Results of large arrays are made block by block in the first-level cache and go to memory past the
-caches: an ordinary store would first read what it overwrites.
+Results of large arrays go to memory past the caches: an ordinary store would first read what it
+overwrites.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,10 +14,9 @@ from numba.extending import intrinsic
 
 from numerics._kernels.random import stream_key
 from numerics._kernels.roundings import KINDS, Full32
-from numerics._kernels.vectors import I32, I64, LANES_32, LANES_64, VECTOR_BYTES, Vectors
+from numerics._kernels.vectors import I32, I64, LANES_32, LANES_64, Vectors
 
-BLOCK = 2048  # elements; 8 KiB stay in the first-level cache, and random words come in fours
-_PAST_CACHES = 1 << 21  # elements of an array that does not fit the caches anyway
+PAST_CACHES = 1 << 21  # elements of an array that does not fit the caches anyway
 
 GROUPS = 2  # of counters at a time
 STRIDE = 4 * GROUPS * LANES_32  # elements that a turn of a loop rounds
@@ -126,119 +126,106 @@ def _digits(builder, first, k0, k1):
     return digits
 
 
-def _vector_loop(builder, count, step, start, body):
-    """``body(i, carried)`` for i = 0, step, ... below `count`, at least once; returns the last carried."""
+def _vector_loop(builder, count, body):
+    """``body(i)`` for i = 0, STRIDE, ... below `count`, at least once."""
     before = builder.block
     block, after = builder.append_basic_block("vectors"), builder.append_basic_block("after")
     builder.branch(block)
     builder.position_at_end(block)
-    i, carried = builder.phi(I64), builder.phi(start.type)
+    i = builder.phi(I64)
     i.add_incoming(ir.Constant(I64, 0), before)
-    carried.add_incoming(start, before)
-    result = body(i, carried)
-    following = builder.add(i, ir.Constant(I64, step))
+    body(i)
+    following = builder.add(i, ir.Constant(I64, STRIDE))
     i.add_incoming(following, builder.block)
-    carried.add_incoming(result, builder.block)
     builder.cbranch(builder.icmp_signed("<", following, count), block, after)
     builder.position_at_end(after)
-    return result
+
+
+def _store_past(v, value, pointer):
+    """Store a vector past the caches, in parts of 16 bytes, to whose multiples arrays are aligned."""
+    builder = v.builder
+    hint = builder.module.add_metadata([ir.Constant(I32, 1)])
+    part = ir.VectorType(v.scalar, 4)
+    for lane in range(0, v.lanes, 4):
+        lanes = ir.Constant(ir.VectorType(I32, 4), list(range(lane, lane + 4)))
+        place = builder.bitcast(builder.gep(pointer, [ir.Constant(I64, lane)]), part.as_pointer())
+        stored = builder.store(builder.shuffle_vector(value, value, lanes), place)
+        stored.align = 16
+        stored.set_metadata("nontemporal", hint)
+
+
+def _emit_nearest(context, builder, signature, arguments, store):
+    source, target, count, setting = arguments
+    v = Vectors(builder, 32)
+    source, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (source, target))
+    family = signature.args[3].instance_class
+    fields = [builder.extract_value(setting, i) for i in range(len(family._fields))]
+    rounding = KINDS[family](v, fields, {})
+
+    def body(i):
+        for part in range(0, STRIDE, LANES_32):
+            at = builder.add(i, ir.Constant(I64, part))
+            rounded = rounding.round(v.load(builder.gep(source, [at])), None, None)
+            store(v, rounded, builder.gep(target, [at]))
+
+    _vector_loop(builder, count, body)
+    return context.get_dummy_value()
+
+
+def _emit_random(context, builder, signature, arguments, store):
+    source, target, count, setting, first, k0, k1, doubts = arguments
+    doubts = builder.inttoptr(doubts, ir.IntType(8).as_pointer())
+    v = Vectors(builder, 32)
+    source, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (source, target))
+    rounding = _Randomly(v, [builder.extract_value(setting, i) for i in range(len(Random._fields))])
+
+    def body(i):
+        counter = builder.add(first, builder.lshr(i, ir.Constant(I64, 3)))
+        for part, digits in enumerate(_digits(builder, counter, k0, k1)):
+            at = builder.add(i, ir.Constant(I64, part * LANES_32))
+            rounded, doubt = rounding.round(v.load(builder.gep(source, [at])), digits)
+            store(v, rounded, builder.gep(target, [at]))
+            flag = builder.zext(v.any_bit(doubt), ir.IntType(8))
+            group = builder.add(builder.udiv(i, ir.Constant(I64, LANES_32)), ir.Constant(I64, part))
+            builder.store(flag, builder.gep(doubts, [group]))
+
+    _vector_loop(builder, count, body)
+    return context.get_dummy_value()
+
+
+def _in_cache(v, value, pointer):
+    v.store(value, pointer)
 
 
 @intrinsic
-def _round_lanes(typing, source, target, count, setting):
+def _nearest(typing, source, target, count, setting):
     """Round `count` float32 at an address as `setting` says; a multiple of `STRIDE`, not 0."""
-    family = setting.instance_class
     signature = types.void(types.uintp, types.uintp, types.intp, setting)
-
-    def emit(context, builder, signature, arguments):
-        source, target, count, setting = arguments
-        v = Vectors(builder, 32)
-        source, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (source, target))
-        fields = [builder.extract_value(setting, i) for i in range(len(family._fields))]
-        rounding = KINDS[family](v, fields, {})
-
-        def body(i, carried):
-            for part in range(0, STRIDE, LANES_32):
-                at = builder.add(i, ir.Constant(I64, part))
-                v.store(
-                    rounding.round(v.load(builder.gep(source, [at])), None, None), builder.gep(target, [at])
-                )
-            return carried
-
-        _vector_loop(builder, count, STRIDE, ir.Constant(I32, 0), body)
-        return context.get_dummy_value()
-
-    return signature, emit
+    return signature, partial(_emit_nearest, store=_in_cache)
 
 
 @intrinsic
-def _round_lanes_randomly(typing, source, target, count, setting, first, k0, k1, doubts):
+def _nearest_past(typing, source, target, count, setting):
+    """The same past the caches, to an address that 16 divides."""
+    signature = types.void(types.uintp, types.uintp, types.intp, setting)
+    return signature, partial(_emit_nearest, store=_store_past)
+
+
+def _random_signature(setting):
+    p, word = types.uintp, types.uint64
+    return types.void(p, p, types.intp, setting, types.intp, word, word, p)
+
+
+@intrinsic
+def _random(typing, source, target, count, setting, first, k0, k1, doubts):
     """The same for `Random`, with digits from counter `first` on; marks vectors where they may not decide."""
-    fields_of = setting.instance_class._fields
-    signature = types.void(
-        types.uintp, types.uintp, types.intp, setting, types.intp, types.uint64, types.uint64, types.uintp
-    )
-
-    def emit(context, builder, signature, arguments):
-        source, target, count, setting, first, k0, k1, doubts = arguments
-        doubts = builder.inttoptr(doubts, ir.IntType(8).as_pointer())
-        v = Vectors(builder, 32)
-        source, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (source, target))
-        rounding = _Randomly(v, [builder.extract_value(setting, i) for i in range(len(fields_of))])
-
-        def body(i, carried):
-            counter = builder.add(first, builder.lshr(i, ir.Constant(I64, 3)))
-            for part, digits in enumerate(_digits(builder, counter, k0, k1)):
-                at = builder.add(i, ir.Constant(I64, part * LANES_32))
-                rounded, doubt = rounding.round(v.load(builder.gep(source, [at])), digits)
-                v.store(rounded, builder.gep(target, [at]))
-                flag = builder.zext(v.any_bit(doubt), ir.IntType(8))
-                group = builder.add(builder.udiv(i, ir.Constant(I64, LANES_32)), ir.Constant(I64, part))
-                builder.store(flag, builder.gep(doubts, [group]))
-            return carried
-
-        _vector_loop(builder, count, STRIDE, ir.Constant(I32, 0), body)
-        return context.get_dummy_value()
-
-    return signature, emit
+    return _random_signature(setting), partial(_emit_random, store=_in_cache)
 
 
 @intrinsic
-def _past_caches(typing, source, target, count):
-    """Copy `count` float32, a multiple of a vector, to an aligned address, past the caches."""
-    signature = types.void(types.uintp, types.uintp, types.intp)
-
-    def emit(context, builder, signature, arguments):
-        source, target, count = arguments
-        v = Vectors(builder, 32)
-        source, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (source, target))
-        hint = builder.module.add_metadata([ir.Constant(I32, 1)])
-
-        def body(i, carried):
-            pointer = builder.bitcast(builder.gep(target, [i]), v.type.as_pointer())
-            stored = builder.store(v.load(builder.gep(source, [i])), pointer)
-            stored.align = VECTOR_BYTES
-            stored.set_metadata("nontemporal", hint)
-            return carried
-
-        _vector_loop(builder, count, LANES_32, ir.Constant(I32, 0), body)
-        return context.get_dummy_value()
-
-    return signature, emit
-
-
-@njit(cache=True, nogil=True)
-def _put(buffer, out, first, count):
-    """Copy the first `count` elements of the buffer to ``out[first:]``, past the caches."""
-    address = out.ctypes.data + 4 * first
-    head = min(count, (-address % VECTOR_BYTES) // 4)
-    for i in range(head):
-        out[first + i] = buffer[i]
-    body = (count - head) // LANES_32 * LANES_32
-    if body > 0:
-        _past_caches(buffer.ctypes.data + 4 * head, address + 4 * head, body)
-    for i in range(head + body, count):
-        out[first + i] = buffer[i]
+def _random_past(typing, source, target, count, setting, first, k0, k1, doubts):
+    """The same past the caches."""
+    return _random_signature(setting), partial(_emit_random, store=_store_past)
 
 
 @njit(cache=True, nogil=True)
@@ -246,59 +233,54 @@ def round_nearest_even(x, out, least, most, lift, high, over):
     """Round a flat array to nearest even, the numbers those of a `Full32`; `out` may be `x`."""
     setting = Full32(least, most, lift, high, over)
     size = x.shape[0]
-    buffer = np.zeros(BLOCK, np.float32)
-    if size < _PAST_CACHES:
-        whole = size // STRIDE * STRIDE
-        if whole > 0:
-            _round_lanes(x.ctypes.data, out.ctypes.data, whole, setting)
+    whole = size // STRIDE * STRIDE
+    if whole > 0:
+        _nearest(x.ctypes.data, out.ctypes.data, whole, setting)
+    if whole < size:
+        buffer = np.zeros(STRIDE, np.float32)
         for i in range(whole, size):
             buffer[i - whole] = x[i]
-        if whole < size:
-            _round_lanes(buffer.ctypes.data, buffer.ctypes.data, STRIDE, setting)
+        _nearest(buffer.ctypes.data, buffer.ctypes.data, STRIDE, setting)
         for i in range(whole, size):
             out[i] = buffer[i - whole]
-        return
-    for first in range(0, size, BLOCK):
-        count = min(BLOCK, size - first)
-        whole = count // STRIDE * STRIDE
-        if whole > 0:
-            _round_lanes(x.ctypes.data + 4 * first, buffer.ctypes.data, whole, setting)
-        if whole < count:
-            for i in range(whole, count):
-                buffer[i] = x[first + i]
-            _round_lanes(buffer.ctypes.data + 4 * whole, buffer.ctypes.data + 4 * whole, STRIDE, setting)
-        _put(buffer, out, first, count)
 
 
 @njit(cache=True, nogil=True)
-def round_stochastic(x, out, setting, seed, stream, undecided):
+def round_nearest_even_past(x, out, least, most, lift, high, over):
+    """The same past the caches, for a multiple of `STRIDE` elements and an address that 16 divides."""
+    setting = Full32(least, most, lift, high, over)
+    _nearest_past(x.ctypes.data, out.ctypes.data, x.shape[0], setting)
+
+
+@njit(cache=True, nogil=True)
+def round_stochastic(x, out, setting, first, seed, stream, undecided):
     """Round a flat array stochastically, `setting` a `Random`; `out` may be `x`.
 
-    ``undecided[j]`` tells whether more than 16 random bits might decide otherwise in vector j, of `LANES_32`
-    elements; its length is a multiple of ``STRIDE // LANES_32``.
+    Its first element is element `first`, a multiple of `STRIDE`, of the stream. ``undecided[j]`` tells
+    whether more than 16 random bits might decide otherwise in vector j, of `LANES_32` elements; its length
+    is a multiple of ``STRIDE // LANES_32``.
     """
     size = x.shape[0]
     k0, k1 = stream_key(seed, stream)
     k0, k1 = np.uint64(k0), np.uint64(k1)
-    buffer = np.zeros(BLOCK, np.float32)
-    past = size >= _PAST_CACHES
-    for first in range(0, size, BLOCK):
-        count = min(BLOCK, size - first)
-        whole = count // STRIDE * STRIDE
-        target = buffer.ctypes.data if past else out.ctypes.data + 4 * first
-        doubts = undecided.ctypes.data + first // LANES_32
-        if whole > 0:
-            source = x.ctypes.data + 4 * first
-            _round_lanes_randomly(source, target, whole, setting, first // 8, k0, k1, doubts)
-        if whole < count:
-            for i in range(whole, count):
-                buffer[i] = x[first + i]
-            rest = buffer.ctypes.data + 4 * whole
-            _round_lanes_randomly(
-                rest, rest, STRIDE, setting, (first + whole) // 8, k0, k1, doubts + whole // LANES_32
-            )
-            if not past:
-                for i in range(whole, count):
-                    out[first + i] = buffer[i]
-        if past:
-            _put(buffer, out, first, count)
+    doubts = undecided.ctypes.data
+    whole = size // STRIDE * STRIDE
+    if whole > 0:
+        _random(x.ctypes.data, out.ctypes.data, whole, setting, first // 8, k0, k1, doubts)
+    if whole < size:
+        buffer = np.zeros(STRIDE, np.float32)
+        for i in range(whole, size):
+            buffer[i - whole] = x[i]
+        address = buffer.ctypes.data
+        doubts += whole // LANES_32
+        _random(address, address, STRIDE, setting, (first + whole) // 8, k0, k1, doubts)
+        for i in range(whole, size):
+            out[i] = buffer[i - whole]
+
+
+@njit(cache=True, nogil=True)
+def round_stochastic_past(x, out, setting, seed, stream, undecided):
+    """The same from element 0 past the caches, for a multiple of `STRIDE` and an address that 16 divides."""
+    k0, k1 = stream_key(seed, stream)
+    k0, k1 = np.uint64(k0), np.uint64(k1)
+    _random_past(x.ctypes.data, out.ctypes.data, x.shape[0], setting, 0, k0, k1, undecided.ctypes.data)
