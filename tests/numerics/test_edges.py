@@ -1,12 +1,13 @@
 """Edges of single kernels, called directly: what `tests/mutants.py` found that no other test would notice."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from numerics import Rounding, _packing, _sequential, cast, matmul, parse_format
-from numerics._kernels import arrays, casts, facts, loops, random, rounding, tiles, vectors
+from numerics._kernels import arrays, casts, facts, loops, ordered, random, rounding, tiles, vectors
 from numerics._kernels.vectors import LANES_32
 from numerics._target import Target
 from numerics.certificate import Operand
@@ -346,3 +347,16 @@ def test_vectors_of_which_no_lane_is_decided_take_more_digits(below):
     expected = [round_rational(float(value), fmt, "stochastic", draw=draws(i)) for i, value in enumerate(x)]
     assert len(set(expected)) == (1 if below == 0 else 2)
     np.testing.assert_array_equal(cast(x, "e5m2", rounding="stochastic", seed=5, stream=6), expected)
+
+
+@pytest.mark.parametrize("x", [5e-324, 3e-320, 2.0**-1022, 1.5 * 2.0**-1023, 0.75, 1.0, 2.0**500, 1.7e308])
+def test_the_exponent_of_a_float64_is_the_one_of_frexp(x):
+    for value in (x, -x):
+        assert ordered.exponent_of(value) == math.frexp(x)[1] - 1
+
+
+def test_a_report_sees_shifts_between_the_ends_of_float64():
+    # The least product, 2**-1074, met by a sum of 2**100, of which nothing is left in e8m9.
+    a, b = np.array([[2.0**50, 2.0**-537]]), np.array([[2.0**50], [2.0**-537]])
+    _, report = matmul(a, b, "e8m9", report=True)
+    assert (report.max_shift, report.swamped) == (1174, 1)
