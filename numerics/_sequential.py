@@ -79,6 +79,7 @@ def _in_tiles(
     from_zero, wide = isinstance(setting, roundings.Full32), isinstance(setting, roundings.Nearest64)
     rows, starts, columns = pack(a, b, tiles.height_of(setting))
     out = (np.zeros if from_zero else np.empty)((len(a), columns.shape[0] * columns.shape[2]), np.float32)
+    rows = rows.astype(np.float64) if wide else rows
     settings = (chunk, setting, control, 1 if wide else 2, from_zero)
     over_panels(partial(tiles.gemm, rows, starts, columns, out, *settings), columns, len(a))
     return out[:, : b.shape[1]]
@@ -106,9 +107,10 @@ def _checked(
     control = vectors.TOWARD_ZERO if stochastic else vectors.TO_NEAREST
     done = np.zeros((len(starts) - 1, columns.shape[0]), np.int64)
     for setting, exactly in attempts:
-        panels = 2 if isinstance(setting, _NARROW) else 1
+        narrow = isinstance(setting, _NARROW)
+        panels, left = (2, rows) if narrow else (1, rows.astype(np.float64))
         settings = (chunk, setting, control, panels, exactly, certificate.ceiling, full)
-        work = partial(tiles.gemm_checked, rows, starts, columns, out, *settings, hashes, steps, done)
+        work = partial(tiles.gemm_checked, left, starts, columns, out, *settings, hashes, steps, done)
         over_panels(work, columns, len(a))
         if (done[:, ::2] == a.shape[1]).all():
             return out[:, : b.shape[1]]

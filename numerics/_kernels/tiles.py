@@ -6,7 +6,8 @@ keeps its order, so tiles of any shape and in any sequence give the bits of the 
 tell that operands and result are apart.
 
 How a sum is rounded is one of `numerics._kernels.roundings`. Operands come packed
-(`numerics._kernels.panels`), all of them float32.
+(`numerics._kernels.panels`), all of them float32, but for the rows of `a` in a tile of float64 sums: each of
+its numbers goes to all lanes, and to widen it there would cost more than to widen it in memory.
 """
 
 import numpy as np
@@ -144,7 +145,8 @@ def _tile(
         a, b, b_stride, c, c_stride, target, target_stride, depth, mode, height, setting, *words = arguments
         v = Vectors(builder, kind.bits)
         fields = [builder.extract_value(setting, i) for i in range(len(family._fields))]
-        a, b, c, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (a, b, c, target))
+        a = builder.inttoptr(a, v.scalar.as_pointer())
+        b, c, target = (builder.inttoptr(x, v.stored.as_pointer()) for x in (b, c, target))
         words = [builder.inttoptr(x, I32.as_pointer()) for x in words]
         shared = a, b, b_stride, c, c_stride, target, target_stride, depth, mode, *words
         out = builder.append_basic_block("out")
@@ -190,7 +192,7 @@ def gemm(a, starts, b, out, chunk, setting, control, panels, from_zero, first_pa
                 c = out.ctypes.data + 4 * (i * width + p * lanes)
                 for k in range(low, high, step):
                     n = min(step, high - k)
-                    pa = a.ctypes.data + 4 * (i * depth + k * height)
+                    pa = a.ctypes.data + a.itemsize * (i * depth + k * height)
                     pb = b.ctypes.data + 4 * (p * depth + k) * lanes
                     mode = ADD if chunked else RESUME
                     if k == 0 and not (from_zero and chunked):
@@ -257,7 +259,7 @@ def gemm_checked(
                     for panel in range(0, 2, panels):
                         there = place + 4 * panel * lanes
                         doubt |= _tile(
-                            a.ctypes.data + 4 * (i * depth + k * height),
+                            a.ctypes.data + a.itemsize * (i * depth + k * height),
                             b.ctypes.data + 4 * ((p + panel) * depth + k) * lanes,
                             depth * lanes, out.ctypes.data + there, width,
                             fresh.ctypes.data + 4 * panel * lanes, 2 * lanes, n, mode, height, setting,

@@ -79,9 +79,8 @@ class Vectors:
         return self.builder.fpext(loaded, self.type) if self.widens else loaded
 
     def load_scalar(self, pointer):
-        """One number in every lane."""
-        loaded = self.builder.load(pointer)
-        return self.splat(self.builder.fpext(loaded, self.scalar) if self.widens else loaded)
+        """One number, of the type of the lanes in memory too, in every lane."""
+        return self.splat(self.builder.load(pointer))
 
     def load_words(self, pointer):
         """Unsigned 32-bit integers, widened to the lanes."""
