@@ -179,6 +179,7 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("casts", r"^cast_stochastic \| more = .* \| > -> >=", "elements are only rounded again"),
     ("casts", r"^cast_stochastic \| source, result = .* \| \+ -> -: first \+ count", "no end is looked at"),
     ("ordered", r"^round_counting \| elif .* \| < -> <=", "a power of two is on the format"),
+    ("kulisch", r"^_register_value \| if sticky and rest % .* \| % -> //", "a rest of 1 or more is enough"),
     ("fused", r"largest\[j\] = -126 if .* \| (> -> >=|1000 -> )", "no addend is beyond 2**128"),
     ("roundings", r"Random64.question \| .* \| \">\" -> '>='", "the exact kernel settles a doubt too many"),
     ("roundings", r"Any64.round \| negative = .* \| 0 -> \(-1\)", "a NaN of all ones is the only difference"),

@@ -28,12 +28,10 @@ def _carried(limbs):
 
 @njit(cache=True)
 def _bits(limbs, top):
-    """The 53 bits from bit `top` down as a number below ``2**53``."""
+    """The 53 bits from bit `top` down as a number below ``2**53``; there are as many."""
     number = 0.0
     for bit in range(top, top - 53, -1):
-        number *= 2.0
-        if bit >= 0:
-            number += np.float64(limbs[bit >> 5] >> (bit & 31) & 1)
+        number = 2.0 * number + np.float64(limbs[bit >> 5] >> (bit & 31) & 1)
     return number
 
 

@@ -133,3 +133,22 @@ def test_the_report_tells_what_the_one_rounding_did():
 
 
 COUNTS = ("additions", "swamped", "overflow", "underflow", "saturation", "max_shift")
+
+
+@pytest.mark.parametrize("distance", [54, 105, 106, 107, 120, 200, 290])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_bit_far_below_the_others_decides_a_tie_and_a_direction(distance, sign):
+    # 1 + half a unit of e6m9, and 2**-distance above or below it.
+    half = distance // 2
+    a = np.array([[1.0, 2.0**-5, sign * 2.0**-half]])
+    b = np.array([[1.0], [2.0**-5], [2.0 ** (half - distance)]])
+    expected = {"nearest-even": 1.0 + 2.0**-9 * (sign > 0), "up": 1.0 + 2.0**-9, "down": 1.0}
+    for rounding, result in expected.items():
+        assert matmul(a, b, f"exact output=e6m9 rounding={rounding}") == result
+        assert matmul(a[:, 1:], b[1:], f"exact output=e6m9 rounding={rounding}") == (
+            2.0**-10 * (1 + 2.0**-9)
+            if (rounding == "up" and sign > 0)
+            else 2.0**-10
+            if rounding != "down" or sign > 0
+            else 2.0**-10 * (1 - 2.0**-10)
+        )
