@@ -152,3 +152,20 @@ def test_a_bit_far_below_the_others_decides_a_tie_and_a_direction(distance, sign
             if rounding != "down" or sign > 0
             else 2.0**-10 * (1 - 2.0**-10)
         )
+
+
+def test_products_of_all_53_bits_are_added_whole():
+    rng = np.random.default_rng(0)
+    a = (
+        rng.integers(1 << 25, 1 << 26, (4, 9))
+        * 2.0 ** rng.integers(-40, 10, (4, 9))
+        * rng.choice([-1.0, 1.0], (4, 9))
+    )
+    b = rng.integers(1 << 26, 1 << 27, (9, 3)) * 2.0 ** rng.integers(-40, 10, (9, 3))
+    for text in (
+        "exact output=e8m23",
+        "exact output=e8m23 rounding=up",
+        "exact output=e8m23 rounding=to-odd",
+    ):
+        acc = parse_accumulator(text)
+        np.testing.assert_array_equal(matmul(a, b, acc), judge(a, b, acc))
