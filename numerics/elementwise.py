@@ -53,7 +53,7 @@ def cast(
         A fixed-point format that wraps does so with ``"format"``, and makes NaN of infinities. The
         fused top code is NaN. Block formats take ``"format"`` and ``"saturate"``, one and the same.
     seed, stream
-        Key of stochastic rounding; element i (in C order) gets word i of the stream.
+        Key of stochastic rounding; element i (in C order) gets the random digits of place i of the stream.
     tensor_scale
         Second scale of a block format of rule ``"amax"``; ``None``: from the largest magnitude.
     out : (...)
@@ -75,8 +75,11 @@ def cast(
     >>> cast(np.array([1.125, -9.0], np.float32), "s2.2")
     array([ 1., -4.], dtype=float32)
     """
-    dtype: Any = getattr(x, "dtype", type(x))
-    known = _resolved(fmt, rounding, overflow, dtype)
+    dtype: Any = x.dtype if isinstance(x, np.ndarray) else type(x)
+    try:
+        known = _resolved(fmt, rounding, overflow, dtype)
+    except TypeError:  # also of what cannot be hashed, and so is neither format nor rounding
+        known = _resolved.__wrapped__(fmt, rounding, overflow, dtype)
     plain = seed is None and stream == 0 and not known.rounding.is_stochastic
     key = (0, 0) if plain else check_seed(known.rounding, seed, stream)
     if isinstance(known.fmt, BlockFormat):

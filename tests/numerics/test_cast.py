@@ -328,3 +328,21 @@ def test_one_digit_significands_send_ties_up():
     # Both neighbours of a tie are odd; IEEE 754-2019, 4.3.1 delivers the larger.
     assert cast(np.array([1.5, 3.0, -6.0]), "e4m0fn").tolist() == [2.0, 4.0, -8.0]
     assert cast(np.array([1.5, 3.0, -6.0]), "e4m0fn", rounding="toward-zero").tolist() == [1.0, 2.0, -4.0]
+
+
+@pytest.mark.parametrize("x", [np.float32(1.0), [1.0], 1.0, memoryview(b"1"), None])
+def test_what_is_no_array_is_named(x):
+    with pytest.raises(TypeError, match=f"x must be .* array, got {type(x).__name__}"):
+        cast(x, "e5m2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fmt": ["e5m2"]}, r"format must be text, .* got \['e5m2'\]"),
+        ({"rounding": {}}, r"rounding must be one of .* got {}"),
+    ],
+)
+def test_an_argument_that_cannot_be_hashed_is_named_like_any_other(arguments, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        cast(np.ones(2, np.float32), **{"fmt": "e5m2"} | arguments)
