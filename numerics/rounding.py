@@ -71,7 +71,7 @@ class Rounding:
         if isinstance(text, Rounding):
             return text
         if isinstance(text, str) and (match := re.fullmatch(r"stochastic(?::(\d+))?", text.strip().lower())):
-            if match[1] is not None and int(match[1]) == 0:
+            if match[1] is not None and not 1 <= int(match[1]) <= MAX_RANDOM_BITS:
                 raise ValueError(f"random bits must be in 1..{MAX_RANDOM_BITS}, got {text!r}")
             return cls(mode=Mode.STOCHASTIC, random_bits=int(match[1] or 0))
         try:
