@@ -40,13 +40,16 @@ def bounds_f32(bits):
 
     The least one of zeros only is 0x7FFFFFFF.
     """
-    largest, least, union = np.int32(0), np.int32(0x7FFFFFFF), np.int32(0)
+    # Numba widens int32 to int64 in every operation; cast back, four times as many fit a vector.
+    largest, union = np.int32(0), np.int32(0)
+    least = np.uint32(0x7FFFFFFE)  # of what is below a magnitude: of zero, the largest number
     for i in range(bits.shape[0]):
-        magnitude = bits[i] & np.int32(0x7FFFFFFF)
-        union |= magnitude
-        largest = max(largest, magnitude)
-        least = min(least, magnitude if magnitude > 0 else np.int32(0x7FFFFFFF))
-    return largest, least, union
+        magnitude = np.int32(bits[i] & np.int32(0x7FFFFFFF))
+        union = np.int32(union | magnitude)
+        largest = magnitude if magnitude > largest else largest
+        below = np.uint32(np.uint32(magnitude) - np.uint32(1))
+        least = below if below < least else least
+    return largest, np.int32(least + np.uint32(1)), union
 
 
 @njit(cache=True, nogil=True)
@@ -57,9 +60,10 @@ def unit_f32(bits):
     """
     unit = np.int32(2150)
     for i in range(bits.shape[0]):
-        magnitude = bits[i] & np.int32(0x7FFFFFFF)
-        significand = (magnitude & np.int32(0x7FFFFF)) | np.int32(0x800000)
-        lowest = np.float32(significand & -significand).view(np.int32) >> np.int32(23)
-        place = (magnitude >> np.int32(23)) + lowest
-        unit = min(unit, place if magnitude > 0 else np.int32(2150))
+        magnitude = np.int32(bits[i] & np.int32(0x7FFFFFFF))
+        significand = np.int32(np.int32(magnitude & np.int32(0x7FFFFF)) | np.int32(0x800000))
+        lowest = np.float32(np.int32(significand & np.int32(-significand))).view(np.int32)
+        place = np.int32(np.int32(magnitude >> np.int32(23)) + np.int32(lowest >> np.int32(23)))
+        place = place if magnitude > 0 else np.int32(2150)
+        unit = place if place < unit else unit
     return unit - 277  # twice the bias, and 23 bits after the point

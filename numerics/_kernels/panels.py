@@ -9,6 +9,9 @@ from numba import njit
 
 from numerics._kernels.vectors import LANES_32
 
+_DEPTH = 256  # of rows of `a` packed at a time: the panel stays in the first-level cache
+_ROWS = 64  # of `b` packed at a time: they are read in the order of memory
+
 
 @njit(cache=True, nogil=True)
 def pack_rows(a, out, starts):
@@ -16,12 +19,15 @@ def pack_rows(a, out, starts):
     depth = a.shape[1]
     for t in range(starts.shape[0] - 1):
         first, height = starts[t], starts[t + 1] - starts[t]
-        panel, step = out[first * depth :], np.uint64(height)
-        for i in range(height):
-            row, to = a[first + i], np.uint64(i)
-            for k in range(depth):
-                panel[to] = row[k]
-                to += step
+        step = np.uint64(height)
+        for start in range(0, depth, _DEPTH):
+            width = min(_DEPTH, depth - start)
+            panel = out[first * depth + start * height :]
+            for i in range(height):
+                row, to = a[first + i, start : start + width], np.uint64(i)
+                for k in range(width):
+                    panel[to] = row[k]
+                    to += step
 
 
 @njit(cache=True, nogil=True)
@@ -29,17 +35,20 @@ def pack_columns(b, out):
     """Pack (k, n) into out, (panels, k, lanes)."""
     depth, columns = b.shape
     lanes = out.shape[2]
-    for p in range(out.shape[0]):
-        width = max(0, min(lanes, columns - p * lanes))
-        strip, panel = b[:, p * lanes : p * lanes + width], out[p]
-        if width == LANES_32:  # a constant number of turns becomes one vector
-            for k in range(depth):
-                for j in range(LANES_32):
+    whole = columns // LANES_32
+    for start in range(0, depth, _ROWS):
+        end = min(start + _ROWS, depth)
+        for p in range(whole):
+            strip, panel = b[:, p * LANES_32 : (p + 1) * LANES_32], out[p]
+            for k in range(start, end):
+                for j in range(LANES_32):  # a constant number of turns becomes one vector
                     panel[k, j] = strip[k, j]
-        else:
-            for k in range(depth):
-                for j in range(lanes):
-                    panel[k, j] = strip[k, j] if j < width else np.float32(0.0)
+    for p in range(whole, out.shape[0]):
+        width = max(0, columns - p * lanes)
+        strip, panel = b[:, p * lanes : p * lanes + width], out[p]
+        for k in range(depth):
+            for j in range(lanes):
+                panel[k, j] = strip[k, j] if j < width else np.float32(0.0)
 
 
 @njit(cache=True, nogil=True)
