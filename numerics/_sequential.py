@@ -105,19 +105,31 @@ def _checked(
         steps = np.empty((a.shape[1] - (-a.shape[1] // chunk), 2), np.uint32)
         tiles.fill_words(hashes, steps, elements, *key)
     control = vectors.TOWARD_ZERO if stochastic else vectors.TO_NEAREST
-    done = np.zeros((len(starts) - 1, columns.shape[0]), np.int64)
-    for setting, exactly in attempts:
-        narrow = isinstance(setting, _NARROW)
-        panels, left = (2, rows) if narrow else (1, rows.astype(np.float64))
+    wide_rows, depth = rows.astype(np.float64), a.shape[1]
+
+    def attempt(kind: tuple[Any, bool], stops: np.ndarray) -> int:
+        """Go on with every tile up to its stop, where that can be decided; products done in all tiles."""
+        setting, exactly = kind
+        panels, left = (2, rows) if isinstance(setting, _NARROW) else (1, wide_rows)
         settings = (chunk, setting, control, panels, exactly, certificate.ceiling, full)
-        work = partial(tiles.gemm_checked, left, starts, columns, out, *settings, hashes, steps, done)
+        work = partial(tiles.gemm_checked, left, starts, columns, out, *settings, hashes, steps, done, stops)
         over_panels(work, columns, len(a))
-        if (done[:, ::2] == a.shape[1]).all():
-            return out[:, : b.shape[1]]
-    words = random.stream_key(*key)
-    for t, pair in np.argwhere(done[:, ::2] < a.shape[1]):
-        tile = (int(t), 2 * int(pair), int(done[t, 2 * pair]))
-        tiles.finish_exactly(rows, starts, columns, out, chunk, target.scalars(), elements, words, *tile)
+        return int(done[:, ::2].sum())
+
+    done = np.zeros((len(starts) - 1, columns.shape[0]), np.int64)
+    ends, whole = np.full_like(done, depth), done[:, ::2].size * depth
+    *narrow, wide = attempts
+    before, worthwhile = 0, bool(narrow)
+    while worthwhile and before < whole:
+        # Where float32 fails float64 makes one step, unless float32 fails nearly everywhere.
+        reached = attempt(narrow[0], ends)
+        worthwhile = 2 * (reached - before) > whole - before
+        before = attempt(wide, np.minimum(done + 1, depth)) if worthwhile else reached
+    if before < whole and attempt(wide, ends) < whole:
+        words = random.stream_key(*key)
+        for t, pair in np.argwhere(done[:, ::2] < depth):
+            tile = (int(t), 2 * int(pair), int(done[t, 2 * pair]))
+            tiles.finish_exactly(rows, starts, columns, out, chunk, target.scalars(), elements, words, *tile)
     return out[:, : b.shape[1]]
 
 

@@ -33,7 +33,7 @@ VECTORS = 2  # of a tile's columns
 #: Steps after which a tile is put down, so that panels stay in the near caches.
 DEPTH = 1024
 #: The same where a tile may have to be done again, from where it was last put down.
-CHECKED_DEPTH = 512
+CHECKED_DEPTH = 256
 
 # What a tile starts from, and what it does with the result.
 REPLACE, RESUME, ADD = range(3)
@@ -222,15 +222,16 @@ def fill_words(hashes, steps, elements, seed, stream):
 @njit(cache=True, nogil=True)
 def gemm_checked(
     a, starts, b, out, chunk, setting, control, panels, exactly, ceiling, from_zero, hashes, steps, done,
-    first_panel, last_panel,
+    stops, first_panel, last_panel,
 ):  # fmt: skip
     """`gemm` as far as its roundings can be decided, with a check of every tile each time it is put down.
 
     ``done[t, p]`` counts the products that are in the sums of panel t of rows and a pair of panels of
-    columns that begins at p; it is taken up there. It stays where a rounding could not be decided, where
-    a sum was not exact if the sums must be `exactly` so, and where one is so large, above `ceiling`, that it
-    might overflow before the tile is put down again: ``done[t, p + 1]`` tells. `hashes` is as `out`, `steps`
-    (additions, 2): see `fill_words`; of a rounding that is not stochastic one element of each will do.
+    columns that begins at p; it is taken up there, until they are ``stops[t, p]``. It stays where a rounding
+    could not be decided, where a sum was not exact if the sums must be `exactly` so, and where one is so
+    large, above `ceiling`, that it might overflow before the tile is put down again: ``done[t, p + 1]``
+    tells. `hashes` is as `out`, `steps` (additions, 2): see `fill_words`; of a rounding that is not
+    stochastic one element of each will do.
     """
     before = read_control()
     width, depth, lanes = out.shape[1], b.shape[1], b.shape[2]
@@ -246,7 +247,7 @@ def gemm_checked(
                 i, height = starts[t], starts[t + 1] - starts[t]
                 place = 4 * (i * width + p * lanes)
                 # Where most attempts fail, more of them only cost time.
-                while low <= done[t, p] < high and failed <= 8 + tried // 2:
+                while low <= done[t, p] < min(high, stops[t, p]) and failed <= 8 + tried // 2:
                     k = done[t, p]
                     n = min(step, high - k)
                     mode = ADD if chunked else RESUME
