@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from numerics import Rounding, _packing, _sequential, cast, matmul, parse_format
-from numerics._kernels import arrays, casts, facts, loops, ordered, random, rounding, tiles, vectors
+from numerics._kernels import arrays, casts, coding, facts, loops, ordered, random, rounding, tiles, vectors
 from numerics._kernels.vectors import LANES_32
 from numerics._target import Target
 from numerics.certificate import Operand
@@ -360,3 +360,14 @@ def test_a_report_sees_shifts_between_the_ends_of_float64():
     a, b = np.array([[2.0**50, 2.0**-537]]), np.array([[2.0**50], [2.0**-537]])
     _, report = matmul(a, b, "e8m9", report=True)
     assert (report.max_shift, report.swamped) == (1174, 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "dtype", "ends"),
+    [(coding.largest_f64, np.float64, ENDS_64), (coding.largest_f32, np.float32, ENDS_32)],
+)
+def test_the_largest_magnitude_is_told_to_its_last_bit_whatever_its_sign(kernel, dtype, ends):
+    for end in [0.0, *ends, math.inf, math.nan]:
+        for value in (end, -end):
+            word = np.array([end], dtype).view(f"u{np.dtype(dtype).itemsize}")[0]
+            assert kernel(np.array([0.0, value, -0.0], dtype)) == word
