@@ -136,8 +136,18 @@ TESTS: dict[str, tuple[list[str], list[str]]] = {
         ["test_codes.py", *edges("the_largest_magnitude_is_told_to_its_last_bit_whatever_its_sign")],
         [],
     ),
-    "blocks": (["test_block.py", "test_packed_blocks.py"], []),
-    "packing": (["test_packed.py"], ["test_packed_blocks.py"]),
+    "blocks": (
+        [
+            *edges("a_quotient_to_odd_is_exact_or_the_odd_one_of_its_neighbours"),
+            "test_block.py",
+            "test_packed_blocks.py",
+        ],
+        [],
+    ),
+    "packing": (
+        [*edges("blocks_are_decoded_up_to_the_last_element_and_no_further"), "test_packed.py"],
+        ["test_packed_blocks.py"],
+    ),
     "vectors": (["test_tiles.py"], ["test_fused_tiles.py", "test_cast_paths.py"]),
     "roundings": (
         [
@@ -169,7 +179,11 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("integer", r"^module \| _BLOCK = ", "any size will do"),
     ("rounding", r"^module \| ENDLESS = .* \| (30 -> |1 -> \(2\))", "more bits than any number has"),
     ("tiles", r"failed <= 8 \+ tried // 2.* \| (<= -> <|8 -> |2 -> |\+ -> -: 8|// -> )", "when to give up"),
+    ("panels", r"^module \| _(DEPTH|ROWS) = ", "any size will do"),
+    ("packing", r"^_groups \| return min.* \| >= -> >", "what no group takes is unpacked one by one"),
+    ("packing", r"^pack_\w+ \| return union \| _put.* \| factor dropped", "codes are put down twice"),
     # Where both choices are the same.
+    ("blocks", r"^round_nearest_even_f32 \| most = .* \| 0 -> \(1\)", "the least scale is that of zeros"),
     ("arrays", r"^_digits \| chains.append.* \| lshr -> ashr", "a counter has no sign"),
     ("arrays", r"^_digits \| builder.xor\(builder.lshr\(p.* \| lshr -> ashr", "no product sees upper halves"),
     ("rounding", r"^round_one \| if magnitude >= 2\.0\*\*200.* \| >= -> >", "2**200 overflows later as well"),

@@ -153,7 +153,7 @@ def round_nearest_even_f32(
             scale = _exponent_of_scale(wide, emax)
             codes[row, k] = scale + 127
             highest = max((wide >> 52) - 1023, emin + scale)
-            if scale == _NAN_SCALE or emin + scale < -126 or highest > 103 + frac_bits:
+            if emin + scale < -126 or highest > 103 + frac_bits:  # also if there is no scale
                 round_block(
                     x,
                     out,

@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 
 from numerics import Rounding, _packing, _sequential, cast, matmul, parse_format
-from numerics._kernels import arrays, casts, coding, facts, loops, ordered, random, rounding, tiles, vectors
+from numerics._kernels import (
+    arrays,
+    blocks,
+    casts,
+    coding,
+    facts,
+    loops,
+    ordered,
+    packing,
+    random,
+    rounding,
+    tiles,
+    vectors,
+)
 from numerics._kernels.vectors import LANES_32
 from numerics._target import Target
 from numerics.certificate import Operand
@@ -371,3 +384,40 @@ def test_the_largest_magnitude_is_told_to_its_last_bit_whatever_its_sign(kernel,
         for value in (end, -end):
             word = np.array([abs(end)], dtype).view(f"u{np.dtype(dtype).itemsize}")[0]
             assert kernel(np.array([0.0, value, -0.0], dtype)) == word
+
+
+def test_a_quotient_to_odd_is_exact_or_the_odd_one_of_its_neighbours():
+    rng = np.random.default_rng(0)
+    seen = set()
+    for i in range(3000):
+        x, divisor = float(rng.uniform(0.5, 1.0) * rng.choice([-1, 1])), float(rng.uniform(0.5, 1.0))
+        if i % 3 == 0:
+            x, divisor = float(np.float32(x)), float(np.float32(divisor))
+        if i % 5 == 0:
+            x = float(np.float32(divisor)) * float(rng.integers(-99, 100))
+        exact = Fraction(x) / Fraction(divisor)
+        low = abs(x / divisor)
+        low = low if Fraction(low) <= abs(exact) else math.nextafter(low, 0.0)  # toward zero
+        expected = low
+        if Fraction(low) != abs(exact) and Fraction(low) / Fraction(math.ulp(low)) % 2 == 0:
+            expected = math.nextafter(low, math.inf)
+        seen.add((x > 0, expected == low, Fraction(low) == abs(exact)))
+        assert blocks._quotient_to_odd(x, divisor) == math.copysign(expected, x)
+    assert len(seen) == 6
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_blocks_are_decoded_up_to_the_last_element_and_no_further(bits):
+    block, size = 16, 56
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 1 << bits, 128).astype(np.uint8)
+    packed = sum(int(code) << (bits * i) for i, code in enumerate(codes)).to_bytes(16 * bits, "little")
+    table = rng.normal(size=1 << bits).astype(np.float32)
+    factors = 2.0 ** np.arange(4, dtype=np.float32)
+    room = np.full(128, 7.0, np.float32)
+    for length in (bits * size // 8, bits * 16):  # as many bytes as there are, or more
+        room[:] = 7.0
+        data = np.frombuffer(packed, np.uint8)[:length]
+        packing.decode_narrow_blocks(data, room[:size], bits, table, factors, block)
+        np.testing.assert_array_equal(room[:size], table[codes[:size]] * np.repeat(factors, block)[:size])
+        assert (room[size:] == 7.0).all()
