@@ -24,9 +24,9 @@ def pack_rows(a, out, starts):
             width = min(_DEPTH, depth - start)
             panel = out[first * depth + start * height :]
             for i in range(height):
-                row, to = a[first + i, start : start + width], np.uint64(i)
-                for k in range(width):
-                    panel[to] = row[k]
+                to = np.uint64(i)
+                for k in range(start, start + width):
+                    panel[to] = a[first + i, k]
                     to += step
 
 
@@ -39,16 +39,14 @@ def pack_columns(b, out):
     for start in range(0, depth, _ROWS):
         end = min(start + _ROWS, depth)
         for p in range(whole):
-            strip, panel = b[:, p * LANES_32 : (p + 1) * LANES_32], out[p]
             for k in range(start, end):
                 for j in range(LANES_32):  # a constant number of turns becomes one vector
-                    panel[k, j] = strip[k, j]
+                    out[p, k, j] = b[k, p * LANES_32 + j]
     for p in range(whole, out.shape[0]):
-        width = max(0, columns - p * lanes)
-        strip, panel = b[:, p * lanes : p * lanes + width], out[p]
         for k in range(depth):
             for j in range(lanes):
-                panel[k, j] = strip[k, j] if j < width else np.float32(0.0)
+                column = p * lanes + j
+                out[p, k, j] = b[k, column] if column < columns else np.float32(0.0)
 
 
 @njit(cache=True, nogil=True)

@@ -193,26 +193,27 @@ def test_halves_are_the_first_digits_of_eight_elements_to_a_counter(first):
 
 @pytest.mark.parametrize("height", [8, 6, 4, 2, 1])
 def test_rows_are_packed_in_panels_of_height_then_four_two_one(height):
-    for rows in range(1, 20):
-        a = np.arange(1, 3 * rows + 1, dtype=np.float32).reshape(rows, 3)
+    for rows, depth in [*((rows, 3) for rows in range(1, 20)), (5, 600)]:
+        a = np.arange(1, depth * rows + 1, dtype=np.float32).reshape(rows, depth)
         expected, first = [], 0
         for tall in (height, *(low for low in (4, 2, 1) if low < height)):
             while rows - first >= tall:
                 expected += a[first : first + tall].T.ravel().tolist()
                 first += tall
         for operand in (a, np.asfortranarray(a)):
-            packed = _packing.pack(operand, np.ones((3, 1), np.float32), height)[0]
+            packed = _packing.pack(operand, np.ones((depth, 1), np.float32), height)[0]
             assert packed.tolist() == expected
 
 
-@pytest.mark.parametrize("columns", [1, LANES_32 - 1, LANES_32, LANES_32 + 1, 3 * LANES_32, 4 * LANES_32])
+@pytest.mark.parametrize("columns", [1, LANES_32 - 1, LANES_32, LANES_32 + 1, 3 * LANES_32, 3 * LANES_32 + 1])
 def test_columns_are_packed_in_pairs_of_panels_of_a_vector_padded_with_zeros(columns):
-    b = np.arange(1, 5 * columns + 1, dtype=np.float32).reshape(5, columns)
+    depth = 37
+    b = np.arange(1, depth * columns + 1, dtype=np.float32).reshape(depth, columns)
     count = -(-columns // (2 * LANES_32)) * 2
-    padded = np.zeros((5, count * LANES_32), np.float32)
+    padded = np.zeros((depth, count * LANES_32), np.float32)
     padded[:, :columns] = b
-    expected = padded.reshape(5, count, LANES_32).transpose(1, 0, 2)
-    a = np.ones((1, 5), np.float32)
+    expected = padded.reshape(depth, count, LANES_32).transpose(1, 0, 2)
+    a = np.ones((1, depth), np.float32)
     for operand in (b, np.asfortranarray(b)):
         _packing.pack(a, np.full_like(operand, 7.0), 1)  # what the room held before
         np.testing.assert_array_equal(_packing.pack(a, operand, 1)[-1], expected)
@@ -307,19 +308,22 @@ def factors(number):
 
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("lane", [0, LANES_32 - 1, LANES_32 + 2])
-def test_a_word_that_does_not_decide_a_sum_of_either_sign_in_any_lane_takes_more_digits(sign, lane):
+@pytest.mark.parametrize("chunk", [2, None])
+def test_a_word_that_does_not_decide_a_sum_of_either_sign_in_any_lane_takes_more_digits(sign, lane, chunk):
     # 1 + d: of the 33 bits of d below the last place of 1 the first 32 complement the word of the addition.
     outcomes = set()
     for stream in range(100):
         found = factors(2 * (0xFFFFFFFF - sum_word(lane, 1, 0, 1, stream)) + 1)
         if found is None:
             continue
-        a = np.array([[sign, sign * found[0]]], np.float32)
-        b = np.zeros((2, 2 * LANES_32), np.float32)
+        # In chunks the outer additions, of 0 and of a sum and nothing, have no doubt.
+        a = np.array([[sign, sign * found[0], 0.0]], np.float32)
+        b = np.zeros((3, 2 * LANES_32), np.float32)
         b[0], b[1, lane] = 1.0, found[1] * 2.0**-42
         draws = sum_draws(1, stream, 0)
-        expected = matmul_rational(a.tolist(), b.tolist(), parse_format("e8m9"), "stochastic", draws=draws)
-        got = matmul(a, b, "e8m9 rounding=stochastic", seed=1, stream=stream)
+        format_, text = parse_format("e8m9"), f"e8m9 rounding=stochastic{f' chunk={chunk}' if chunk else ''}"
+        expected = matmul_rational(a.tolist(), b.tolist(), format_, "stochastic", chunk=chunk, draws=draws)
+        got = matmul(a, b, text, seed=1, stream=stream)
         np.testing.assert_array_equal(got, expected)
         outcomes.add(float(got[0, lane]))
     assert len(outcomes) == 2
@@ -421,3 +425,15 @@ def test_blocks_are_decoded_up_to_the_last_element_and_no_further(bits):
         packing.decode_narrow_blocks(data, room[:size], bits, table, factors, block)
         np.testing.assert_array_equal(room[:size], table[codes[:size]] * np.repeat(factors, block)[:size])
         assert (room[size:] == 7.0).all()
+
+
+@pytest.mark.parametrize(
+    "text", ["e6m9 rounding=stochastic", "e6m3 rounding=stochastic", "e5m2", "e5m2 chunk=300"]
+)
+def test_tiles_decide_ordinary_sums_themselves(text, monkeypatch):
+    # 300 products and more: a chunk that is longer than what a tile does between two checks.
+    rng = np.random.default_rng(0)
+    a, b = (cast(rng.normal(size=shape).astype(np.float32), "e4m3fn") for shape in ((9, 700), (700, 33)))
+    exact = matmul(a, b, text, seed=1, report=True)[0]
+    monkeypatch.setattr(tiles, "finish_exactly", None)
+    np.testing.assert_array_equal(matmul(a, b, text, seed=1), exact)

@@ -46,6 +46,7 @@ ADDERS = [
     ("turing", ("fp16", "e4m3fn")),
     ("fused products=7 align_bits=9 output=e8m5", ("e4m3fn", "e2m1")),
     ("fused products=1 align_bits=3 output=e8m23", ("e3m2", "e2m3")),
+    ("fused products=1 align_bits=5 output=e8m9 promote=1", ("e3m2", "e2m3")),
 ]
 
 
