@@ -8,6 +8,7 @@ import platform
 
 from llvmlite import binding, ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 _FEATURES = binding.get_host_cpu_features()
@@ -134,7 +135,7 @@ def read_control(typing):
     def emit(context, builder, signature, arguments):
         if not HAS_DIRECTED:
             return ir.Constant(I32, 0)
-        slot = builder.alloca(I32)
+        slot = cgutils.alloca_once(builder, I32)  # in a loop each alloca would take its own room
         _control(builder, "llvm.x86.sse.stmxcsr", slot)
         return builder.load(slot)
 
@@ -147,7 +148,7 @@ def write_control(typing, value):
 
     def emit(context, builder, signature, arguments):
         if HAS_DIRECTED:
-            slot = builder.alloca(I32)
+            slot = cgutils.alloca_once(builder, I32)
             builder.store(arguments[0], slot)
             _control(builder, "llvm.x86.sse.ldmxcsr", slot)
         return context.get_dummy_value()

@@ -437,3 +437,10 @@ def test_tiles_decide_ordinary_sums_themselves(text, monkeypatch):
     exact = matmul(a, b, text, seed=1, report=True)[0]
     monkeypatch.setattr(tiles, "finish_exactly", None)
     np.testing.assert_array_equal(matmul(a, b, text, seed=1), exact)
+
+
+def test_the_processor_is_told_how_to_round_any_number_of_times():
+    # Room on the stack for each time would be more than 8 MiB.
+    a, b = np.ones((64, 1 << 17), np.float32), np.ones((1 << 17, 64), np.float32)
+    product = matmul(a, b, "e8m20 rounding=stochastic chunk=2", seed=0)
+    np.testing.assert_array_equal(product, 131072.0)
