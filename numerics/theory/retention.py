@@ -32,7 +32,7 @@ DensityRule: TypeAlias = Literal["both", "chunk"]
 PAPER_CUTOFF = math.log(50.0)  #: ``exp(n (1 - VRR)) < 50`` [ABS]_
 
 MOST_BITS = 64
-_EXACTLY = 1 << 15  # steps summed one by one; more are summed in blocks
+_EXACTLY = 1 << 14  # steps summed one by one; more are summed in blocks
 _BLOCKS = 20_000
 _NEGLIGIBLE = 1500.0  # erfc(sqrt(1500 / 2)) is 0 in float64
 
