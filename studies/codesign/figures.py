@@ -12,13 +12,12 @@ import plotly.graph_objects as go
 from accel import COMPONENTS
 from dse import hypervolume
 from studies.codesign.describe import design_text, numerics_text
+from studies.page import COLORS
 
 if TYPE_CHECKING:
     from accel.schedule import Schedule
     from studies.codesign.campaign import Result
 
-# Okabe and Ito's colours, told apart by readers with any colour vision.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _LOSS_SHOWN = 10.0  # a broken network may have any loss: those above are drawn here
 _MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 

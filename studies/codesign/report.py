@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from accel.schedule import Schedule
 from numerics import FloatFormat
 from studies.codesign import figures
 from studies.codesign.campaign import Result
 from studies.codesign.describe import design_text, numerics_text
+from studies.page import figure_html, write_page
 from studies.tasks import TASKS
 
 
 def write_report(result: Result, path: Path) -> None:
     """Write the page; it needs no other file and no network."""
-    environment = Environment(
-        loader=PackageLoader("studies.codesign"), autoescape=True, undefined=StrictUndefined
-    )
     context: dict[str, Any] = {
         "config": result.config,
         "task": TASKS[result.config.training.task].title,
@@ -36,15 +29,10 @@ def write_report(result: Result, path: Path) -> None:
         "failures": [(trial.id, numerics_text(trial.parameters), trial.error) for trial in result.failed],
         "notes": result.notes,
         "macs": result.pricing.step.macs,
-        "plotly_js": Markup(get_plotlyjs()),  # noqa: S704  the library itself
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     if not result.front.empty:
         context |= _pictures(result)
-    page = environment.get_template("report.html.j2").render(context)
-    part = path.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    write_page("studies.codesign", "report.html.j2", context, path)
 
 
 def _pictures(result: Result) -> dict[str, Any]:
@@ -62,7 +50,7 @@ def _pictures(result: Result) -> dict[str, Any]:
     return {
         "plan": plan,
         "chosen": {**chosen, "design": str(result.pricing.design(result.trials[chosen["id"]].parameters))},
-        "plots": {name: _html(figure) for name, figure in plots.items()},
+        "plots": {name: figure_html(figure) for name, figure in plots.items()},
     }
 
 
@@ -95,8 +83,3 @@ def schedule_of(result: Result, row: dict[str, Any]) -> Schedule:
 def _row(row: pd.Series[Any]) -> dict[str, Any]:
     cells = {str(name): value for name, value in row.items()}
     return {**cells, "numerics": numerics_text(cells), "design": design_text(cells)}
-
-
-def _html(figure: go.Figure) -> Markup:
-    # Plotly escapes what it embeds; the page loads its library once.
-    return Markup(figure.to_html(include_plotlyjs=False, full_html=False, config={"displayModeBar": False}))  # noqa: S704

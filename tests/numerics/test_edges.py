@@ -13,6 +13,7 @@ from numerics._kernels import (
     casts,
     coding,
     facts,
+    kulisch,
     loops,
     ordered,
     packing,
@@ -147,7 +148,17 @@ def test_a_stochastic_sum_is_that_of_rationals_at_every_edge_of_the_format(bits)
 def test_loops_round_to_nearest_even_at_every_edge_of_the_format(dtype):
     wide = dtype is np.float64
     kernel = casts.cast_nearest_even if wide else casts.cast_nearest_even_f32
-    for text in ("e4m3fn", "e5m2", "ue4m4", "s3.4", "e2m21none", "e3m0none", "e4m3fused-top", "ue7m2b23"):
+    for text in (
+        "e4m3fn",
+        "e5m2",
+        "ue4m4",
+        "s3.4",
+        "e2m21none",
+        "e3m0none",
+        "e4m3fused-top",
+        "ue7m2b23",
+        "e5m2noneb-74",
+    ):
         fmt = parse_format(text)
         with np.errstate(over="ignore", under="ignore"):
             x = np.array(around(fmt)).astype(dtype)
@@ -444,3 +455,31 @@ def test_the_processor_is_told_how_to_round_any_number_of_times():
     a, b = np.ones((64, 1 << 17), np.float32), np.ones((1 << 17, 64), np.float32)
     product = matmul(a, b, "e8m20 rounding=stochastic chunk=2", seed=0)
     np.testing.assert_array_equal(product, 131072.0)
+
+
+@pytest.mark.parametrize("bits", [30, 53, 80, 106, 150])
+def test_a_register_is_a_float64_and_a_rest_to_odd(bits):
+    rng = np.random.default_rng(bits)
+    for place in range(0, 90, 7):
+        for sign in (1, -1):
+            number = int.from_bytes(rng.bytes(19), "little") % (1 << bits) | 1 | 1 << (bits - 1)
+            limbs = np.array([number << place + 117 >> 32 * i & 0xFFFFFFFF for i in range(13)], np.int64)
+            value, rest = kulisch._register_value(sign * limbs, -300)
+            exact = sign * Fraction(number) * Fraction(2) ** (place + 117 - 300)
+            both = Fraction(value) + Fraction(rest)
+            if bits <= 106:
+                assert both == exact
+            else:  # what is left is less than the last bit of the rest, which is odd
+                unit = Fraction(math.ulp(value)) / 2**53
+                assert both != exact
+                assert abs(both - exact) < unit
+                assert abs(Fraction(rest)) / unit % 2 == 1
+
+
+def test_sixteen_random_bits_decide_nearly_all_roundings_of_a_cast(monkeypatch):
+    shares = []
+    monkeypatch.setattr(casts, "cast_undecided", lambda *given: shares.append(given[5].mean()))
+    x = np.random.default_rng(0).normal(size=1 << 16).astype(np.float32)
+    for fmt in ("e6m9", "e4m3fn"):
+        cast(x, fmt, rounding="stochastic", seed=1)
+    assert all(share < 0.01 for share in shares)

@@ -242,6 +242,10 @@ def test_the_report_of_a_block_by_hand():
     assert (report.overflow, report.underflow, report.saturation) == (0, 0, 0)
     product, report = matmul(a, ones, text + " promote=3", formats=("bf16", "bf16"), report=True)
     assert (report.additions, report.swamped) == (10, 2)
+    a = np.array([[2.0**12, 1.0, 1.0]], np.float32)  # the register holds 2**24 and swamps 1 twice
+    single = "fused products=1 align_bits=13 output=e8m23 promote=1"
+    assert matmul(a, a.T, single, formats=("bf16", "bf16"), report=True)[1].swamped == 2
+    a = np.array([[2.0**10, 1.0, -1.0, 0.0, 2.0**10, 0.0]], np.float32)
     a *= np.float32(2.0**5)
     text = "fused products=3 align_bits=3 output=e5m2"
     assert matmul(a, ones, text, formats=("bf16", "bf16"), report=True)[1].saturation == 1

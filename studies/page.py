@@ -1,0 +1,35 @@
+"""Self-contained HTML pages with Plotly figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+# Okabe and Ito's colours, told apart by readers with any colour vision.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+
+
+def write_page(package: str, template: str, context: Mapping[str, Any], path: Path) -> None:
+    """Fill a template of `package` and write it at once; the page needs no other file and no network."""
+    environment = Environment(loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined)
+    shared = {
+        "plotly_js": Markup(get_plotlyjs()),  # noqa: S704  the library itself
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
+    page = environment.get_template(template).render(shared | dict(context))
+    part = path.with_suffix(".part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(path)
+
+
+def figure_html(figure: go.Figure) -> Markup:
+    """A figure to put into a page, which loads Plotly's library once."""
+    # Plotly escapes what it embeds.
+    return Markup(figure.to_html(include_plotlyjs=False, full_html=False, config={"displayModeBar": False}))  # noqa: S704

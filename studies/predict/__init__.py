@@ -1,0 +1,1 @@
+"""How many bits the accumulators of a network's training products need."""
