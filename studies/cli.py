@@ -102,6 +102,89 @@ def explain(value: str, format_text: str, rounding: str, seed: int | None) -> No
         _refuse(str(error))
 
 
+@main.command()
+@click.argument("model")
+@click.option("--batch", type=click.IntRange(min=1), default=256, show_default=True, help="Samples per step.")
+@click.option(
+    "--input", "operands", default="e5m2", show_default=True, help="Operands: e5m2, 'e4m3fn x e5m2'."
+)
+@click.option("--chunk", type=int, default=64, show_default=True, help="Products summed first.")
+@click.option("--rounding", default="nearest-even", show_default=True, help="Of the accumulators.")
+@click.option(
+    "--tolerance", type=float, help="Relative square error; what rounding the operands adds, if not given."
+)
+@click.option("--density", help="'measured', a number in (0, 1], or a CSV file: layer, gemm, density.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Samples of a module: .npz (inputs, labels) or .npy."
+)
+@click.option(
+    "--input-shape", "shapes", multiple=True, help="Of a module, without the batch: 3,224,224, 128:int64."
+)
+@click.option("--dim", "dims", multiple=True, help="Unknown size in an ONNX graph, name=size.")
+@click.option(
+    "--verify", type=click.IntRange(min=0), default=0, help="Emulate the N most demanding products."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is sampled.")
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the table.")
+@click.option(
+    "--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots."
+)
+def predict(
+    model: str,
+    batch: int,
+    operands: str,
+    chunk: int,
+    rounding: str,
+    tolerance: float | None,
+    density: str | None,
+    data: Path | None,
+    shapes: tuple[str, ...],
+    dims: tuple[str, ...],
+    verify: int,
+    seed: int,
+    csv_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    """Predict how many bits the accumulators of a network need to train it.
+
+    MODEL is an ONNX file, a name (digits-cnn, resnet18, gpt2-small, zoo:resnet50, ...) or
+    package.module:callable, which returns a PyTorch module. For each product of each layer: the sum's
+    length, and fraction bits by theory and by calibrated emulation, plain and in chunks.
+    """
+    from studies.predict.bits import Arithmetic, parse_operands
+    from studies.predict.report import show, write_report
+    from studies.predict.run import Request, answer, write_csv
+    from studies.predict.source import parse_dim, parse_input
+
+    for path in (csv_path, html_path):
+        if path is not None and not path.parent.is_dir():
+            _refuse(f"{path}: there is no folder {path.parent}")
+    try:
+        request = Request(
+            model=model,
+            arithmetic=Arithmetic(
+                operands=parse_operands(operands), chunk=chunk, rounding=rounding, tolerance=tolerance
+            ),
+            batch=batch,
+            inputs=tuple(parse_input(text) for text in shapes),
+            dims=dict(parse_dim(text) for text in dims),
+            density=density,
+            data=data,
+            verify=verify,
+            seed=seed,
+        )
+        prediction = answer(request)
+        show(prediction)
+        if csv_path:
+            write_csv(prediction.table, csv_path)
+        if html_path:
+            write_report(prediction, html_path)
+    except OSError as error:
+        _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ValueError as error:
+        _refuse(str(error))
+
+
 def _refuse(message: str) -> NoReturn:
     """End with one line per error and exit code 2, as for a wrong option."""
     for line in message.splitlines():

@@ -33,7 +33,7 @@ FLOOR: Final = 2.0**-24  # square errors below are not measured
 TABLE = Path(str(resources.files("numerics.theory") / "data" / "calibration.npz"))
 
 _STEPS = 1000  # stored units of a binary order, and of a ratio
-_NOTHING = np.iinfo(np.int16).min
+_NOTHING = -(1 << 15)
 _LEAST = 2.0**-30  # an error of zero, stored
 _LOG_CHUNKS = np.log2(CHUNKS)
 
@@ -156,7 +156,8 @@ def encode_table(table: Float64[np.ndarray, "product_bits lengths 2 roundings ch
 
 
 def _stored(values: np.ndarray) -> np.ndarray:
-    whole: np.ndarray = np.where(np.isnan(values), _NOTHING, np.rint(values * _STEPS)).astype(np.int16)
+    steps = np.clip(np.rint(values * _STEPS), _NOTHING + 1, -_NOTHING - 1)  # a ratio of 32 is all one asks
+    whole: np.ndarray = np.where(np.isnan(values), _NOTHING, steps).astype(np.int16)
     return whole
 
 

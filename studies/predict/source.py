@@ -75,7 +75,9 @@ def open_network(
         from accel.importers.torch_products import load_module
 
         if not inputs:
-            raise NetworkError(f"{text} needs --input-shape, such as 3,224,224 or 128:int64, without the batch")
+            raise NetworkError(
+                f"{text} needs --input-shape, such as 3,224,224 or 128:int64, without the batch"
+            )
         module = load_module(text)
         return Source(network=_of_module(module, inputs, batch=batch, name=text), module=module)
     path = Path(text)
@@ -91,9 +93,7 @@ def open_network(
     )
 
 
-def _of_module(
-    module: nn.Module, inputs: tuple[ExampleInput, ...], *, batch: int, name: str
-) -> Network:
+def _of_module(module: nn.Module, inputs: tuple[ExampleInput, ...], *, batch: int, name: str) -> Network:
     from accel.importers.torch_networks import example
     from accel.importers.torch_products import read_torch
 
@@ -116,7 +116,8 @@ def parse_input(text: str) -> ExampleInput:
         shape = (0,)
     if any(size < 1 for size in shape) or dtype not in ("", "float32", "int64"):
         raise ValueError(
-            f"an input shape is sizes of at least 1 without the batch, as 3,224,224 or 128:int64, got {text!r}"
+            "an input shape is sizes of at least 1 without the batch, as 3,224,224 or 128:int64, "
+            f"got {text!r}"
         )
     return ExampleInput(shape=shape, dtype="int64" if dtype == "int64" else "float32")
 
