@@ -16,9 +16,9 @@ from plotly.offline import get_plotlyjs
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 
 
-def write_page(package: str, template: str, context: Mapping[str, Any], path: Path) -> None:
-    """Fill a template of `package` and write it at once; the page needs no other file and no network."""
-    environment = Environment(loader=PackageLoader(package), autoescape=True, undefined=StrictUndefined)
+def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
+    """Fill a template of ``studies/templates``; the page needs no other file and no network."""
+    environment = Environment(loader=PackageLoader("studies"), autoescape=True, undefined=StrictUndefined)
     shared = {
         "plotly_js": Markup(get_plotlyjs()),  # noqa: S704  the library itself
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

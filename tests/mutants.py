@@ -236,6 +236,8 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("casts", r"^cast_stochastic \| more = .* \| > -> >=", "elements are only rounded again"),
     ("casts", r"^cast_stochastic \| source, result = .* \| \+ -> -: first \+ count", "no end is looked at"),
     ("ordered", r"^round_counting \| elif .* \| < -> <=", "a power of two is on the format"),
+    ("vectors", r"^Vectors.load_words .* \| 32 -> \(33\)", "to the same type nothing is widened"),
+    ("blocks", r"^module \| _SPLIT = .* -> \(134217728\.0", "split at 27 bits as well"),
     ("kulisch", r"^_register_value \| if sticky and rest % .* \| % -> //", "a rest of 1 or more is enough"),
     ("fused", r"largest\[j\] = -126 if .* \| (> -> >=|1000 -> )", "no addend is beyond 2**128"),
     ("coding", r"^encode_f(32|64) \| below = .* \| < -> <=", "the smallest normal number is twice the lift"),

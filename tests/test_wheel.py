@@ -30,7 +30,7 @@ def test_the_wheel_holds_the_four_packages_and_nothing_else(wheel):
         assert f"{package}/py.typed" in names
     assert "accel/data/sram.toml" in names
     assert "studies/configs/digits.toml" in names
-    assert "studies/codesign/templates/report.html.j2" in names
+    assert "studies/templates/base.html.j2" in names
     assert not [name for name in names if name.endswith((".pyc", ".nbi", ".nbc"))]
 
 

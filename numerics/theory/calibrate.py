@@ -2,7 +2,7 @@
 
     python -m numerics.theory.calibrate [--out FILE] [--parts FOLDER]
 
-Takes about an hour on one core. Each (product bits, length) is stored in the folder of parts when it is
+Takes about half an hour on one core. Each (product bits, length) is stored in the folder of parts when it is
 finished, so a run that was stopped goes on. Every number depends on its own seed alone, and
 `tests/numerics/theory/test_calibration.py` computes some of them again.
 """

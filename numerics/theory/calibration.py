@@ -26,7 +26,7 @@ from jaxtyping import Float64
 ROUNDINGS: Final = ("nearest-even", "nearest-away", "toward-zero", "down", "stochastic")
 PRODUCT_BITS: Final = (1, 3, 5, 7, 11)
 CHUNKS: Final = (1, 4, 16, 64, 256, 1024)  # 1: none
-LENGTHS: Final = tuple(2**i for i in range(21))
+LENGTHS: Final = tuple(2**i for i in range(19))
 ACC_BITS: Final = tuple(range(1, 24))
 FLOOR: Final = 2.0**-24  # square errors below are not measured
 

@@ -32,7 +32,7 @@ def write_report(result: Result, path: Path) -> None:
     }
     if not result.front.empty:
         context |= _pictures(result)
-    write_page("studies.codesign", "report.html.j2", context, path)
+    write_page("campaign.html.j2", context, path)
 
 
 def _pictures(result: Result) -> dict[str, Any]:

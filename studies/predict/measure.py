@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -170,8 +171,8 @@ def read_batches(path: Path, size: int, most: int) -> list[Batch]:
     """
     try:
         content = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: data must be a .npy or .npz file: {error}") from None
+    except (ValueError, EOFError, BadZipFile):
+        raise ValueError(f"{path}: data must be a .npy or .npz file of numbers") from None
     labels = None
     if isinstance(content, np.ndarray):
         inputs = content

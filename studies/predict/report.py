@@ -139,7 +139,7 @@ def write_report(prediction: Prediction, path: Path) -> None:
         "notes": prediction.all_notes,
         "plots": [figure_html(figure) for figure in (knees(prediction), by_layer(prediction))],
     }
-    write_page("studies.predict", "prediction.html.j2", context, path)
+    write_page("prediction.html.j2", context, path)
 
 
 def knees(prediction: Prediction) -> go.Figure:

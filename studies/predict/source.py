@@ -74,11 +74,11 @@ def open_network(
     if is_module:
         from accel.importers.torch_products import load_module
 
+        module = load_module(text)
         if not inputs:
             raise NetworkError(
                 f"{text} needs --input-shape, such as 3,224,224 or 128:int64, without the batch"
             )
-        module = load_module(text)
         return Source(network=_of_module(module, inputs, batch=batch, name=text), module=module)
     path = Path(text)
     if path.suffix == ".onnx" or path.exists() or "/" in text:

@@ -10,21 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numerics import cast
-from numerics.theory.fixed_point import (
-    FixedPoint,
+from numerics.theory.assignment import (
     FixedPointAssignment,
     LayerFixedPoint,
     LayerStatistics,
+    assign_formats,
+    slack,
+)
+from numerics.theory.fixed_point import (
+    FixedPoint,
     accumulator_format,
     activation_gradient_format,
-    assign_formats,
     feedforward_bits,
     full_adders,
     least_bits,
     mismatch_bound,
     power_of_two_above,
     power_of_two_below,
-    slack,
     weight_gradient_format,
 )
 
@@ -238,8 +240,8 @@ def test_only_ratios_of_gains_count_and_the_least_tensor_has_the_least_bits(gain
     )
 
 
-def test_a_span_twice_as_large_takes_a_bit_more():
-    assert feedforward_bits([1.0, 1.0, 16.0], 4, spans=[1.0, 2.0, 1.0]).tolist() == [4, 5, 6]
+def test_every_doubling_of_the_span_takes_a_bit_more():
+    assert feedforward_bits([1.0, 1.0, 1.0, 16.0], 4, spans=[1.0, 2.0, 8.0, 1.0]).tolist() == [4, 5, 7, 6]
 
 
 def test_without_spans_the_step_is_that_of_the_paper():

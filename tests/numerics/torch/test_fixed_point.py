@@ -12,13 +12,10 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, cross_entropy, linear
 
-from numerics.theory.fixed_point import (
-    FixedPoint,
-    FixedPointAssignment,
-    LayerFixedPoint,
-    slack,
-)
-from numerics.torch.fixed_point import FixedPointSGD, assign_fixed_point, fixed_point_twin
+from numerics.theory.assignment import FixedPointAssignment, LayerFixedPoint, slack
+from numerics.theory.fixed_point import FixedPoint
+from numerics.torch.fixed_point import assign_fixed_point
+from numerics.torch.fixed_point_training import FixedPointSGD, fixed_point_twin
 
 # ---- What is measured ----
 
@@ -282,6 +279,11 @@ def test_equal_seeds_give_equal_statistics():
         for seed in (1, 1, 2)
     )
     assert one == again != other
+    # The run is in training mode, whatever the mode of the model.
+    model.eval()
+    assert (
+        assign_fixed_point(model, cross_entropy, data, learning_rate=0.1, steps=5, seed=1).statistics == one
+    )
 
 
 def test_few_batches_are_gone_through_again_and_an_iterator_that_ends_is_an_error():

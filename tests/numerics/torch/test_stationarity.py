@@ -1,4 +1,4 @@
-"""The callback: the same verdicts as the test itself on the same gradients, the momentum caveat, the probe."""
+"""The callback: the verdicts of the test itself on the same gradients, the momentum caveat, the probe."""
 
 import io
 import math
@@ -84,6 +84,10 @@ def test_a_new_parameter_starts_anew():
     feed(test, weights, [1.0, 1.0])
     sgd.add_param_group({"params": [parameter([0.0, 0.0])]})
     assert feed(test, weights, [-5.0, 5.0]) == [False, True]
+    feed(test, weights, [1.0, 1.0])
+    sgd.param_groups[0]["params"].append(parameter([0.0]))
+    assert feed(test, weights, [-5.0]) == [False]
+    assert test.statistic == 0.0
 
 
 def test_weight_decay_is_part_of_the_gradient():
@@ -180,7 +184,7 @@ def test_momentum_is_looked_at_every_step_and_in_every_group():
 
 
 class Quadratic:
-    """``|w|**2 / 2`` with additive noise of gradients, 1 a coordinate, and all points where it was evaluated."""
+    """``|w|**2 / 2`` with noise of variance 1 in the gradients, and the points where it was evaluated."""
 
     def __init__(self, weights, seed=0):
         self.weights, self.points = weights, []
@@ -267,7 +271,7 @@ def test_parameters_are_put_back_after_an_error():
         calls.append(weights.item())
         if len(calls) == 3:
             raise RuntimeError("no more data")
-        return weights.square().sum()
+        return weights.sum()
 
     sgd = torch.optim.SGD([weights], lr=0.1, momentum=0.9)
     test = StationarityTest(sgd, probe=True, closure=closure, probe_every=1, probe_steps=5)
@@ -393,8 +397,8 @@ def test_the_wait_for_a_probe_is_part_of_the_state():
     assert len(calls) == 2
 
 
-def regression(seed, *, tested, steps=3000, rate=0.05):
-    """Squared distance from the true weights, of a linear layer trained on single noisy samples."""
+def regression(seed, *, tested, steps, rate=0.05):
+    """Squared distance from the true weights, of a linear layer trained on four noisy samples at a time."""
     random = torch.Generator().manual_seed(seed)
     truth = torch.arange(1.0, 6.0)
     layer = nn.Linear(5, 1, bias=False)
@@ -409,12 +413,12 @@ def regression(seed, *, tested, steps=3000, rate=0.05):
         if tested:
             test.step()
         sgd.step()
-    return float((layer.weight[0] - truth).square().sum()), test.alarms
+    return float((layer.weight.detach()[0] - truth).square().sum()), test.alarms
 
 
 def test_halving_at_rest_brings_a_run_closer_than_a_constant_rate():
     halved, constant = (
-        [regression(seed, tested=tested, steps=1500) for seed in range(3)] for tested in (True, False)
+        [regression(seed, tested=tested, steps=1200) for seed in range(2)] for tested in (True, False)
     )
     assert all(alarms >= 2 for _, alarms in halved)
     assert np.mean([square for square, _ in halved]) < 0.4 * np.mean([square for square, _ in constant])
@@ -448,7 +452,7 @@ def test_bad_settings_are_an_error(options, error, message):
 
 def test_the_scale_of_a_probe_is_known_for_sgd_alone():
     adam = torch.optim.Adam([parameter([1.0])], lr=0.1)
-    with pytest.raises(ValueError, match="probe_scale must be given .*, got None with Adam"):
+    with pytest.raises(ValueError, match=r"probe_scale must be given .*, got None with Adam"):
         StationarityTest(adam, probe=True, closure=lambda: None)
     points = []
     weights = adam.param_groups[0]["params"][0]
