@@ -238,6 +238,8 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("ordered", r"^round_counting \| elif .* \| < -> <=", "a power of two is on the format"),
     ("vectors", r"^Vectors.load_words .* \| 32 -> \(33\)", "to the same type nothing is widened"),
     ("blocks", r"^module \| _SPLIT = .* -> \(134217728\.0", "split at 27 bits as well"),
+    ("blocks", r"^round_nearest_even_f32 \| if emin .* \| < -> <=", "the other way has the same results"),
+    ("blocks", r"^_quotient_to_odd \| away = .*residual > 0.0.* \| > -> >=", "nothing is added to an exact one"),
     ("kulisch", r"^_register_value \| if sticky and rest % .* \| % -> //", "a rest of 1 or more is enough"),
     ("fused", r"largest\[j\] = -126 if .* \| (> -> >=|1000 -> )", "no addend is beyond 2**128"),
     ("coding", r"^encode_f(32|64) \| below = .* \| < -> <=", "the smallest normal number is twice the lift"),

@@ -10,13 +10,14 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_python_examples_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     names = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for block in blocks:
             exec(compile(block, "README.md", "exec"), names)
     assert names["dot"](names["ones"], names["ones"], "e6m9") == 1024.0
     assert names["dot"](names["ones"], names["ones"], "e6m9 chunk=64") == 4096.0
+    assert (names["required_bits"](4608), names["required_bits"](4608, chunk=64)) == (9, 5)
     assert "OPTIMAL" in printed.getvalue()
 
 
