@@ -16,7 +16,7 @@ slow: $(INSTALLED)  ## longer validation
 	$(BIN)/python -m pytest -q -m slow
 
 mutants: $(INSTALLED)  ## breaks every kernel in 40 ways and looks whether a fast test notices; hours
-	$(BIN)/python tests/mutants.py
+	PYTHONPATH=tests $(BIN)/python -m mutants
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Edges of single kernels, called directly: what `tests/mutants.py` found that no other test would notice."""
+"""Edges of single kernels, called directly: what `tests/mutants` found that no other test would notice."""
 
 import math
 from fractions import Fraction

@@ -1,0 +1,1 @@
+"""Mutants of the kernels; see `mutants.__main__`."""
