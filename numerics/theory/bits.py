@@ -90,7 +90,7 @@ def required_bits(
     >>> required_bits(4608), required_bits(4608, chunk=64)
     (9, 5)
     >>> required_bits(4608, rule="emulated"), required_bits(4608, rule="emulated", rounding="toward-zero")
-    (8, 13)
+    (8, 12)
     """
     check(1, product_bits, length, chunk, density)
     if rule not in ("theory", "emulated"):

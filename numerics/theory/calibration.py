@@ -137,12 +137,17 @@ def _of_length(kind: int, row: int, column: int, length: float) -> Loss:
 def _tables() -> tuple[np.ndarray, np.ndarray]:
     """Both tables without gaps."""
     logs, ratios = decode_table(TABLE.read_bytes())
-    for table, first, step in ((logs, 0.0, -2.0), (ratios, 0.0, 0.0)):
-        for row in table.reshape(-1, table.shape[-1]):
-            known = np.flatnonzero(~np.isnan(row))
-            # Too few bits are hopeless; a bit more than what was measured halves the error.
-            row[: known[0]] = max(first, row[known[0]]) if table is logs else row[known[0]]
-            row[known[-1] + 1 :] = row[known[-1]] + step * np.arange(1, row.size - known[-1])
+    for errors, kept in zip(
+        logs.reshape(-1, logs.shape[-1]), ratios.reshape(-1, logs.shape[-1]), strict=True
+    ):
+        known = np.flatnonzero(~np.isnan(errors))
+        first, last = known[0], known[-1]
+        # With fewer bits, and with those between, a sum is hopeless: it is no better than nothing.
+        between = np.isnan(errors[:last])
+        errors[:last][between] = max(0.0, errors[first])
+        kept[:] = np.interp(range(kept.size), known, kept[known])
+        # Each bit more than were measured halves the error.
+        errors[last + 1 :] = errors[last] - 2.0 * np.arange(1, errors.size - last)
     return logs, ratios
 
 
