@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Float64
 
 ROUNDINGS: Final = ("nearest-even", "nearest-away", "toward-zero", "down", "stochastic")
-PRODUCT_BITS: Final = (1, 3, 5, 7, 11)
+PRODUCT_BITS: Final = (1, 3, 5, 7, 9, 11, 15, 21)
 CHUNKS: Final = (1, 4, 16, 64, 256, 1024)  # 1: none
 LENGTHS: Final = tuple(2**i for i in range(19))
 ACC_BITS: Final = tuple(range(1, 24))
@@ -93,8 +93,20 @@ def loss(
     if PRODUCT_BITS[high] == bits:
         return _of_chunk(high, row, length, chunk_length)
     share = (bits - PRODUCT_BITS[high - 1]) / (PRODUCT_BITS[high] - PRODUCT_BITS[high - 1])
-    low, top = (_of_chunk(i, row, length, chunk_length) for i in (high - 1, high))
+    low, top = (
+        _as_with(bits, PRODUCT_BITS[i], _of_chunk(i, row, length, chunk_length)) for i in (high - 1, high)
+    )
     return Loss(*(share * y + (1.0 - share) * x for x, y in zip(low, top, strict=True)))
+
+
+def _as_with(bits: int, known: int, found: Loss) -> Loss:
+    """Loss of products of other bits: as many more in the accumulator too are a finer grid, no other sum."""
+    shift = bits - known
+    place = np.arange(len(ACC_BITS)) - shift
+    inside = np.clip(place, 0, len(ACC_BITS) - 1)
+    # Where there is no such number of bits the slope goes on.
+    errors = found.log2_error[inside] - 2.0 * shift + 2.0 * (inside - place)
+    return Loss(errors, found.retention[inside])
 
 
 def _of_chunk(kind: int, row: int, length: float, chunk: float) -> Loss:

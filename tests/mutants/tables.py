@@ -205,6 +205,11 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
     ("ordered", r"^round_counting \| elif .* \| < -> <=", "a power of two is on the format"),
     ("vectors", r"^Vectors.load_words .* \| 32 -> \(33\)", "to the same type nothing is widened"),
     ("blocks", r"^module \| _SPLIT = .* -> \(134217728\.0", "split at 27 bits as well"),
+    (
+        "blocks",
+        r"^_exponent_of_scale \| .*most >= _INFINITY_64.* \| >= -> >",
+        "its exponent is beyond 127 too",
+    ),
     ("blocks", r"^round_nearest_even_f32 \| if emin .* \| < -> <=", "the other way has the same results"),
     (
         "blocks",

@@ -322,15 +322,17 @@ def factors(number):
 @pytest.mark.parametrize("chunk", [2, None])
 def test_a_word_that_does_not_decide_a_sum_of_either_sign_in_any_lane_takes_more_digits(sign, lane, chunk):
     # 1 + d: of the 33 bits of d below the last place of 1 the first 32 complement the word of the addition.
+    # In the second chunk it is an addition whose sum is then added to a total, which has no doubt.
+    first = 0 if chunk is None else chunk
     outcomes = set()
     for stream in range(100):
-        found = factors(2 * (0xFFFFFFFF - sum_word(lane, 1, 0, 1, stream)) + 1)
+        found = factors(2 * (0xFFFFFFFF - sum_word(lane, first + 1, 0, 1, stream)) + 1)
         if found is None:
             continue
-        # In chunks the outer additions, of 0 and of a sum and nothing, have no doubt.
-        a = np.array([[sign, sign * found[0], 0.0]], np.float32)
-        b = np.zeros((3, 2 * LANES_32), np.float32)
-        b[0], b[1, lane] = 1.0, found[1] * 2.0**-42
+        a = np.zeros((1, first + 2), np.float32)
+        a[0, first:] = sign, sign * found[0]
+        b = np.zeros((first + 2, 2 * LANES_32), np.float32)
+        b[first], b[first + 1, lane] = 1.0, found[1] * 2.0**-42
         draws = sum_draws(1, stream, 0)
         format_, text = parse_format("e8m9"), f"e8m9 rounding=stochastic{f' chunk={chunk}' if chunk else ''}"
         expected = matmul_rational(a.tolist(), b.tolist(), format_, "stochastic", chunk=chunk, draws=draws)
