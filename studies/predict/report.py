@@ -107,7 +107,7 @@ def _verified(table: pd.DataFrame) -> Table:
         "",
     ):
         text = column in ("layer", "gemm", "operands", "")
-        grid.add_column(column, justify="left" if text else "right")
+        grid.add_column(column, justify="left" if text else "right", overflow="fold")
     for _, row in table.iterrows():
         grid.add_row(
             row["layer"],
@@ -180,6 +180,7 @@ def knees(prediction: Prediction) -> go.Figure:
         yaxis_title="retained variance",
         template="plotly_white",
         height=520,
+        margin={"t": 30},
         legend={"font": {"size": 11}},
     )
     return figure
@@ -204,6 +205,7 @@ def by_layer(prediction: Prediction) -> go.Figure:
         yaxis_title="fraction bits, emulated",
         template="plotly_white",
         height=460,
+        margin={"t": 30},
         legend={"font": {"size": 11}},
     )
     return figure
