@@ -41,15 +41,16 @@ def bounds_f32(bits):
     The least one of zeros only is 0x7FFFFFFF.
     """
     # Numba widens int32 to int64 in every operation; cast back, four times as many fit a vector.
-    largest, union = np.int32(0), np.int32(0)
-    least = np.uint32(0x7FFFFFFE)  # of what is below a magnitude: of zero, the largest number
+    largest, least, union = np.int32(0), np.int32(0x7FFFFFFF), np.int32(0)
     for i in range(bits.shape[0]):
         magnitude = np.int32(bits[i] & np.int32(0x7FFFFFFF))
         union = np.int32(union | magnitude)
         largest = magnitude if magnitude > largest else largest
-        below = np.uint32(np.uint32(magnitude) - np.uint32(1))
-        least = below if below < least else least
-    return largest, np.int32(least + np.uint32(1)), union
+        # All ones where the magnitude is zero; a selection here would become a branch.
+        absent = np.int32(np.int32(magnitude - np.int32(1)) >> np.int32(31))
+        present = np.int32(magnitude | np.int32(absent & np.int32(0x7FFFFFFF)))
+        least = present if present < least else least
+    return largest, least, union
 
 
 @njit(cache=True, nogil=True)
