@@ -80,8 +80,8 @@ def loss(
     rounding
         See `calibrated_rounding`.
     product_bits
-        Fraction bits of the products; more than 21 are as good as 21. Between those of the table, products of a bit
-        more in an accumulator of a bit more lose a quarter of the square error.
+        Fraction bits of the products; more than 21 are as good as 21. Between those of the table, products
+        of a bit more in an accumulator of a bit more lose a quarter of the square error.
     length, chunk, density
         As in `numerics.theory.required_bits`.
     """

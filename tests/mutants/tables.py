@@ -117,7 +117,13 @@ TESTS: dict[str, tuple[list[str], list[str]]] = {
         [],
     ),
     "packing": (
-        [*edges("blocks_are_decoded_up_to_the_last_element_and_no_further"), "test_packed.py"],
+        [
+            *edges(
+                "blocks_are_decoded_up_to_the_last_element_and_no_further",
+                "codes_are_packed_up_to_the_last_bit_and_no_further",
+            ),
+            "test_packed.py",
+        ],
         ["test_packed_blocks.py"],
     ),
     "vectors": (["test_tiles.py"], ["test_fused_tiles.py", "test_cast_paths.py"]),

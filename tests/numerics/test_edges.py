@@ -485,3 +485,18 @@ def test_sixteen_random_bits_decide_nearly_all_roundings_of_a_cast(monkeypatch):
     for fmt in ("e6m9", "e4m3fn"):
         cast(x, fmt, rounding="stochastic", seed=1)
     assert all(share < 0.01 for share in shares)
+
+
+@pytest.mark.parametrize("bits", [bits for bits in range(1, 16) if bits != 8])
+def test_codes_are_packed_up_to_the_last_bit_and_no_further(bits):
+    kernel, dtype = (packing.pack_narrow, np.uint8) if bits < 9 else (packing.pack_wide, np.uint16)
+    rng = np.random.default_rng(bits)
+    for size in range(1, 41):
+        codes = rng.integers(0, 1 << bits, size).astype(dtype)
+        room = np.zeros(128, np.uint8)
+        length = -(-size * bits // 8)
+        room[length:] = 7
+        kernel(codes, room[:length], bits)
+        whole = sum(int(code) << (bits * i) for i, code in enumerate(codes))
+        assert room[:length].tobytes() == whole.to_bytes(length, "little")
+        assert (room[length:] == 7).all()
