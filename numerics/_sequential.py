@@ -122,9 +122,10 @@ def _checked(
     before, worthwhile = 0, bool(narrow)
     while worthwhile and before < whole:
         # Where float32 fails float64 makes one step, unless float32 fails nearly everywhere.
-        reached = attempt(narrow[0], ends)
-        worthwhile = 2 * (reached - before) > whole - before
-        before = attempt(wide, np.minimum(done + 1, depth)) if worthwhile else reached
+        left, before = whole - before, attempt(narrow[0], ends)
+        worthwhile = 2 * (whole - before) < left
+        if worthwhile and before < whole:
+            before = attempt(wide, np.minimum(done + 1, depth))
     if before < whole and attempt(wide, ends) < whole:
         words = random.stream_key(*key)
         for t, pair in np.argwhere(done[:, ::2] < depth):
