@@ -42,7 +42,7 @@ def assign_fixed_point(
     loss: Loss,
     data: Iterable[Batch],
     *,
-    learning_rate: float,
+    learning_rate: float = 0.1,
     smallest_learning_rate: float | None = None,
     steps: int = 200,
     gain_batches: int = 8,
