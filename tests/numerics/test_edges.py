@@ -318,8 +318,9 @@ def factors(number):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("lane", [0, LANES_32 - 1, LANES_32 + 2])
-@pytest.mark.parametrize("chunk", [2, None])
+@pytest.mark.parametrize(
+    ("lane", "chunk"), [(0, None), (LANES_32 - 1, None), (LANES_32 + 2, None), (LANES_32 + 2, 2)]
+)
 def test_a_word_that_does_not_decide_a_sum_of_either_sign_in_any_lane_takes_more_digits(sign, lane, chunk):
     # 1 + d: of the 33 bits of d below the last place of 1 the first 32 complement the word of the addition.
     # In the second chunk it is an addition whose sum is then added to a total, which has no doubt.

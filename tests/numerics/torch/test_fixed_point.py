@@ -712,6 +712,7 @@ def test_training_under_the_assignment_is_within_a_point_of_full_precision(assig
     assert accuracy(assignment) >= full_precision - 0.01
 
 
+@pytest.mark.slow
 def test_the_slack_on_digits_is_a_few_bits(assignment, full_precision):
     found = slack(assignment, accuracy, full_precision - 0.01)
     assert 0 <= found.spare_bits <= 3, found
