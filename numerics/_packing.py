@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache, partial
 from threading import local
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -67,6 +67,17 @@ _LEAST_WORK = 4_000_000  # multiply-adds worth a second thread
 _room = local()
 
 
+class SelfPacking(Protocol):
+    """A right operand that exists in panels only."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Products and columns."""
+
+    def pack_columns(self, out: Float[np.ndarray, "panels k lanes"]) -> None:
+        """Fill `out`, after which there is room for one more vector."""
+
+
 class Panels(NamedTuple):
     """Both operands in panels, and the first row of each panel of rows with their number at the end."""
 
@@ -75,18 +86,22 @@ class Panels(NamedTuple):
     columns: Float[np.ndarray, "panels k lanes"]
 
 
-def pack(a: np.ndarray, b: np.ndarray, top: int) -> Panels:
+def pack(a: np.ndarray, b: np.ndarray | SelfPacking, top: int) -> Panels:
     """Panels of at most `top` rows, and of columns, an even number of them: a tile has two."""
     (rows, depth), columns = a.shape, b.shape[1]
-    starts = _starts(rows, top)
-    packed_a = _scratch("a", rows * depth)
+    starts = row_starts(rows, top)
+    packed_a = scratch("a", rows * depth)
     pack_a = partial(panels.pack_rows, a, packed_a, starts)
     if (kept := getattr(b, "panels", None)) is not None:
         pack_a()
         return Panels(packed_a, starts, kept)
     count = _count(columns)
-    packed_b = _scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
-    pack_b = partial(_pack_columns, b, packed_b)
+    packed_b = scratch("b", count * depth * vectors.LANES_32).reshape(count, depth, vectors.LANES_32)
+    pack_b = (
+        partial(_pack_columns, b, packed_b)
+        if isinstance(b, np.ndarray)
+        else partial(b.pack_columns, packed_b)
+    )
     if len(threads.parts(count, work=rows * count * depth * vectors.LANES_32, least=_LEAST_WORK)) > 1:
         threads.run([pack_a, pack_b])
     else:
@@ -96,7 +111,7 @@ def pack(a: np.ndarray, b: np.ndarray, top: int) -> Panels:
 
 
 @lru_cache(maxsize=256)
-def _starts(rows: int, top: int) -> Int64[np.ndarray, " panels"]:
+def row_starts(rows: int, top: int) -> Int64[np.ndarray, " panels"]:
     """Panels of `top` rows, and of 4, 2 and 1 for the rest."""
     starts = list(range(0, rows - rows % top + 1, top))
     for height in (4, 2, 1):
@@ -118,16 +133,28 @@ def _pack_columns(b: np.ndarray, out: np.ndarray) -> None:
 def over_panels(work: Any, packed_b: np.ndarray, rows: int) -> None:
     """Run ``work(first, last)`` over all panels of columns, in as many threads as that is worth."""
     count, depth, lanes = packed_b.shape
-    parts = threads.parts(count, work=rows * count * lanes * depth, least=_LEAST_WORK)
+    share(work, count, rows * count * lanes * depth)
+
+
+def share(work: Any, count: int, size: int) -> None:
+    """Run ``work(first, last)`` over all of `count` parts, `size` multiply-adds, in as many threads."""
+    if size < 2 * _LEAST_WORK:  # to ask for the number of cores takes as long as a small product
+        work(0, count)
+        return
+    parts = threads.parts(count, work=size, least=_LEAST_WORK)
     threads.run([partial(work, low, high) for low, high in parts])
 
 
-def _scratch(name: str, size: int) -> np.ndarray:
-    """Room for packed operands, kept by each thread: fresh pages cost more than the packing."""
+def scratch(name: str, size: int) -> Float[np.ndarray, " size"]:
+    """Room for packed operands, kept by each thread: fresh pages cost more than the packing.
+
+    There is room for a vector more than that.
+    """
+    more = size + vectors.LANES_32
     if 4 * size > _KEPT_BYTES:
-        return np.empty(size, np.float32)
+        return np.empty(more, np.float32)[:size]
     kept: np.ndarray | None = getattr(_room, name, None)
-    if kept is None or kept.size < size:
-        kept = np.empty(max(size, 1), np.float32)
+    if kept is None or kept.size < more:
+        kept = np.empty(more, np.float32)
         setattr(_room, name, kept)
     return kept[:size]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numba import config
 
-from numerics._kernels import loops, random, roundings, tiles, vectors
+from numerics._kernels import batches, loops, random, roundings, tiles, vectors
 from numerics._kernels import rounding as modes
-from numerics._packing import over_panels, pack
+from numerics._packing import SelfPacking, over_panels, pack, row_starts, scratch, share
 from numerics._target import Target, full_setting
 from numerics.accumulator import Accumulator
-from numerics.certificate import Certificate
+from numerics.certificate import Certificate, Operand
+from numerics.rounding import Rounding
 
 _NARROW = (roundings.Random32, roundings.Sieved32)
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
@@ -44,15 +45,91 @@ def sequential(
     left, right = (b.T, a.T) if flip else (a, b)
     if config.DISABLE_JIT:
         out = _loops(left, right, chunk, target.frac_bits, wide=certificate.path == "float64")
-    elif target.mode == modes.STOCHASTIC or certificate.path == "float64-full":
+    elif is_checked(certificate, target):
         steps = (1, b.shape[1]) if flip else (b.shape[1], 1)
-        out = _checked(left, right, chunk, target, certificate, (key[2], *steps), key[:2])
+        out = checked(left, right, chunk, target, certificate, (key[2], *steps), key[:2])
     else:
-        out = _in_tiles(left, right, chunk, *_setting(certificate, target))
+        out = _in_tiles(left, right, chunk, *setting_of(certificate, target))
     return out.T if flip else out
 
 
-def _setting(certificate: Certificate, target: Target) -> tuple[Any, int]:
+class Way(NamedTuple):
+    """How tiles compute sums of so many products, for all products of some operands.
+
+    Attributes
+    ----------
+    chunk
+        Products of an inner sum, all of them without chunks.
+    """
+
+    certificate: Certificate
+    target: Target
+    rounding: Rounding
+    chunk: int
+
+    @classmethod
+    def of(
+        cls,
+        accumulator: object,
+        left: np.ndarray,
+        right: np.ndarray,
+        length: int,
+    ) -> Way | None:
+        """The way for sums of products of two operands, or ``None`` where tiles cannot.
+
+        Zeros beside those of the operands change nothing that a certificate looks at.
+        """
+        if not isinstance(accumulator, Accumulator) or not accumulator.is_plain:
+            return None
+        if config.DISABLE_JIT or 0 in (left.size, right.size, length):
+            return None
+        left, right = (np.ascontiguousarray(x).reshape(-1) for x in (left, right))
+        found = None
+        first, second = Operand.at_a_glance(left), Operand.at_a_glance(right)
+        if first is not None and second is not None:
+            found = Certificate.for_operands(first, second, length, accumulator)
+        if found is None or found.path != "float32":
+            found = Certificate.for_operands(Operand.of(left), Operand.of(right), length, accumulator)
+        if found.path == "exact":
+            return None
+        target = Target.of(accumulator.format, accumulator.rounding)
+        return cls(found, target, accumulator.rounding, min(accumulator.chunk or length, length))
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether the tiles must be checked."""
+        return is_checked(self.certificate, self.target)
+
+    @property
+    def tiles(self) -> Tiles:
+        """Kind of tile and what its kernels want to know of it."""
+        setting, control = setting_of(self.certificate, self.target)
+        wide = isinstance(setting, roundings.Nearest64)
+        return Tiles(setting, control, 1 if wide else 2, isinstance(setting, roundings.Full32), wide)
+
+
+class Tiles(NamedTuple):
+    """Arguments of the kernels of tiles that need no check: see `numerics._kernels.tiles.gemm`.
+
+    Attributes
+    ----------
+    wide
+        Whether the rows of the left operand are float64.
+    """
+
+    setting: Any
+    control: int
+    panels: int
+    from_zero: bool
+    wide: bool
+
+
+def is_checked(certificate: Certificate, target: Target) -> bool:
+    """Whether tiles must be checked (`checked`), where a certificate allows tiles; else see `setting_of`."""
+    return target.mode == modes.STOCHASTIC or certificate.path == "float64-full"
+
+
+def setting_of(certificate: Certificate, target: Target) -> tuple[Any, int]:
     """Kind of tile, and the direction in which the processor must round."""
     frac_bits, shift = target.frac_bits, 23 - target.frac_bits
     if certificate.path == "float64":
@@ -85,16 +162,56 @@ def _in_tiles(
     return out[:, : b.shape[1]]
 
 
-def _checked(
+def batched(
+    a: Float[np.ndarray, "batch m k"],
+    b: Float[np.ndarray, "batch k n"],
+    accumulator: object,
+) -> Float[np.ndarray, "batch m n"] | None:
+    """Many products in one call, or ``None`` where their tiles must be checked or there can be none."""
+    if a.dtype != np.float32 or b.dtype != np.float32:
+        return None
+    way = Way.of(accumulator, a, b, a.shape[2])
+    if way is None or way.is_checked:
+        return None
+    # As in one product, lanes run over columns, and over rows where there are too few columns.
+    flip = b.shape[2] < 2 * vectors.LANES_32 and a.shape[1] > b.shape[2]
+    left, right = (b.swapaxes(1, 2), a.swapaxes(1, 2)) if flip else (a, b)
+    left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
+    count, m, depth = left.shape
+    n = right.shape[2]
+    kind = way.tiles
+    starts = row_starts(m, tiles.height_of(kind.setting))
+    out = np.empty((count, m, n), np.float32)
+
+    def work(first: int, last: int) -> None:
+        panels = 2 * -(-n // (2 * vectors.LANES_32))
+        width = panels * vectors.LANES_32
+        narrow = scratch("a", m * depth)
+        columns = scratch("b", depth * width).reshape(panels, depth, vectors.LANES_32)
+        sums = scratch("sums", m * width).reshape(m, width)
+        batches.gemm_batch(
+            left, right, out, starts, way.chunk, kind.setting, kind.control, kind.panels, kind.from_zero,
+            narrow, narrow.astype(np.float64) if kind.wide else narrow,
+            columns, sums, first, last,
+        )  # fmt: skip
+
+    share(work, count, count * m * depth * n)
+    return out.swapaxes(1, 2) if flip else out
+
+
+def checked(
     a: np.ndarray,
-    b: np.ndarray,
+    b: np.ndarray | SelfPacking,
     chunk: int,
     target: Target,
     certificate: Certificate,
     elements: tuple[int, int, int],
     key: tuple[int, int],
 ) -> Float[np.ndarray, "m n"]:
-    """The same where each tile is checked: first in float32, then in float64, at last by plain loops."""
+    """The same where each tile is checked: first in float32, then in float64, at last by plain loops.
+
+    Element i, j has the number ``elements[0] + i * elements[1] + j * elements[2]``; `key` is seed and stream.
+    """
     stochastic, full = target.mode == modes.STOCHASTIC, certificate.path == "float64-full"
     attempts = _random_settings(target, full=full) if stochastic else [(_any_setting(target), True)]
     rows, starts, columns = pack(a, b, tiles.height_of(attempts[-1][0]))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from numerics._ordered import Report, ordered
-from numerics._sequential import sequential
+from numerics._sequential import batched, sequential
 from numerics._target import check_seed
 from numerics.accumulator import Accumulator
 from numerics.formats import FloatFormat
@@ -227,11 +227,20 @@ def matmul(
         counts, size = Report(), shape[-2] * shape[-1]
         lefts = np.broadcast_to(a, (*shape[:-2], *a.shape[-2:]))
         rights = np.broadcast_to(b, (*shape[:-2], *b.shape[-2:]))
+        if not report and (together := _together(lefts, rights, accumulator)) is not None:
+            result[...] = together.reshape(shape)
+            return result
         for number, place in enumerate(np.ndindex(shape[:-2])):
             key = (seed, stream, number * size)
             result[place], more = _product(lefts[place], rights[place], accumulator, pair, key, report)
             counts = counts + more
     return (result, counts) if report else result
+
+
+def _together(a: np.ndarray, b: np.ndarray, accumulator: AnyAccumulator) -> np.ndarray | None:
+    """All products of a stack at once, where that can be done."""
+    left, right = (x.reshape(-1, *x.shape[-2:]) for x in (a, b))
+    return batched(left, right, accumulator)
 
 
 def _product(

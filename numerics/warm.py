@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from numerics.accumulate import matmul
+from numerics.convolution import Geometry, convolve, convolve_weight_gradient
 from numerics.elementwise import axpy, cast
+
+_WINDOW, _POINT = Geometry((2, 2), padding=(1, 1)), Geometry((1, 1))
 
 
 def compile_kernels() -> None:
@@ -29,3 +32,8 @@ def compile_kernels() -> None:
         for a in (factor[:2, :2].copy(), factor[:2, :2].T.copy().T, factor[::2, ::2]):
             for b in (x, x.T, np.repeat(x, 2, 1)[:, ::2]):
                 matmul(a, b, accumulator)
+                matmul(np.stack([a, a]), np.stack([b, b]), accumulator)
+        image = factor[None, None, :2, :2].copy()
+        for summed in (accumulator, f"{accumulator} rounding=stochastic"):
+            convolve(image, image, _WINDOW, summed, seed=0)
+            convolve_weight_gradient(image, image, _POINT, summed, seed=0)
