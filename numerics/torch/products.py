@@ -1,93 +1,56 @@
-"""The three training products of a linear layer and a convolution, bit-true, as autograd functions.
+"""The three training products of linear layers and of matrix products, bit-true, as autograd functions.
 
-Order of summation, which is part of the result: forward sums over input features, for a convolution
-over (input channel, kernel row, kernel column); backward over output features, (output channel,
-kernel row, kernel column of the flipped kernel); gradient over (sample, output row, output column).
-Each index runs upward, the last one fastest. The zeros of padding, and those that a stride puts
-between the errors, take part and change nothing: adding +0 is exact. A bias is added last, with one
-more rounding of the forward accumulator; its gradient is summed like a weight's.
+Order of summation, which is part of the result: forward sums over input features, backward over output
+features, gradient over samples (for inputs of more axes, in C order of the leading ones). Each index runs
+upward. A bias is added last (`Emulation.add_bias`); its gradient is summed like a weight's.
+
+A product of two activations, as in attention, has no weight: both of its gradients are summed by the backward
+accumulator, over the columns of the output for the left operand and over its rows for the right one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from numerics.accumulate import matmul
-from numerics.accumulator import Accumulator
-from numerics.elementwise import axpy, cast
-from numerics.formats import Format
-from numerics.torch.policy import LayerPolicy
+from numerics.torch.emulation import ONES, Emulation, Rounded, Streams
 
-Pair = tuple[int, int]
+Gradients = tuple[torch.Tensor | None, ...]
 
 
-@dataclass(slots=True)
-class Emulation:
-    """What an emulated layer carries: its policy, and the key of its random numbers.
+def owned(x: torch.Tensor) -> torch.Tensor:
+    """The same memory as a tensor that is no view: autograd forbids to change a view in place."""
+    return torch.from_numpy(x.contiguous().numpy())
 
-    Attributes
+
+class Saved:
+    """An operand of the forward pass, kept for the backward pass: rounded, or to be rounded anew.
+
+    Parameters
     ----------
-    stream
-        Number of random streams used so far; every cast and product takes a fresh one.
+    x
+        The tensor itself.
+    rounded
+        As it entered the forward product.
+    once
+        Whether it enters the other product as it is.
     """
 
-    policy: LayerPolicy
-    seed: int
-    layer: int
-    stream: int = field(default=0)
+    def __init__(self, ctx: Any, x: torch.Tensor, rounded: Rounded, *, once: bool) -> None:
+        self.once = once
+        self.index = len(ctx.kept)
+        self.inverse, self.finite = rounded.inverse, rounded.finite
+        ctx.kept.append(torch.from_numpy(rounded.values) if once else x)
 
-    def next_stream(self) -> int:
-        """Fresh stream number, different for every layer and use."""
-        self.stream += 1
-        return (self.layer << 40) | self.stream
-
-    def quantize(self, x: torch.Tensor, fmt: Format | None) -> torch.Tensor:
-        """`x` on the format `fmt`; saturating, as training hardware does."""
-        if fmt is None:
-            return x.detach()
-        values = x.detach().contiguous().numpy()
-        rounded = cast(
-            values,
-            fmt,
-            rounding=self.policy.rounding,
-            overflow="saturate",
-            seed=self.seed,
-            stream=self.next_stream(),
-        )
-        return torch.from_numpy(rounded)
-
-    def product(self, a: torch.Tensor, b: torch.Tensor, accumulator: Accumulator | None) -> torch.Tensor:
-        """Product ``a @ b`` for (m, k) and (k, n)."""
-        if accumulator is None:
-            return a @ b
-        out = matmul(a.numpy(), b.numpy(), accumulator, seed=self.seed, stream=self.next_stream())
-        return torch.from_numpy(out)
-
-    def add_bias(self, y: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """``y + bias``, rounded once to the forward accumulator's format; equal shapes."""
-        accumulator = self.policy.forward
-        if accumulator is None:
-            return y + bias
-        summed = axpy(
-            1.0,
-            bias.contiguous().numpy(),
-            y.contiguous().numpy(),
-            accumulator.format,
-            rounding=accumulator.rounding,
-            seed=self.seed,
-            stream=self.next_stream(),
-        )
-        return torch.from_numpy(summed)
-
-    def weight_gradient(self, errors: torch.Tensor, activations: torch.Tensor) -> torch.Tensor:
-        """``errors @ activations`` for (o, n) and (n, i), on the format of weight gradients."""
-        gradient = self.product(errors, activations, self.policy.gradient)
-        return self.quantize(gradient, self.policy.weight_gradient)
+    def again(self, ctx: Any, anew: Callable[[torch.Tensor], Rounded]) -> Rounded:
+        """The operand of the other product: as it was, or rounded by `anew`."""
+        kept = ctx.saved_tensors[self.index]
+        return Rounded(kept.numpy(), self.inverse, self.finite) if self.once else anew(kept)
 
 
 class LinearProduct(torch.autograd.Function):
@@ -95,150 +58,186 @@ class LinearProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, emulation: Emulation
-    ) -> torch.Tensor:
-        """Output of shape (..., out_features) for `x` of shape (..., in_features)."""
-        policy = emulation.policy
-        rows = emulation.quantize(x, policy.activation).reshape(-1, x.shape[-1])
-        kernel = emulation.quantize(weight, policy.weight)
-        y = emulation.product(rows, kernel.t(), policy.forward)
-        if bias is not None:
-            y = emulation.add_bias(y, emulation.quantize(bias, policy.weight).expand_as(y))
-        ctx.save_for_backward(rows, kernel)
-        ctx.emulation, ctx.has_bias, ctx.shape = emulation, bias is not None, x.shape
-        return _owned(y.reshape(*x.shape[:-1], weight.shape[0]))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Gradients of x, weight and bias."""
-        rows, kernel = ctx.saved_tensors
-        emulation: Emulation = ctx.emulation
-        errors = emulation.quantize(grads[0], emulation.policy.error).reshape(-1, kernel.shape[0])
-        x_grad = weight_grad = bias_grad = None
-        if ctx.needs_input_grad[0]:
-            x_grad = emulation.product(errors, kernel, emulation.policy.backward).reshape(ctx.shape)
-        if ctx.needs_input_grad[1]:
-            weight_grad = emulation.weight_gradient(errors.t(), rows)
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            bias_grad = emulation.weight_gradient(errors.t(), torch.ones(len(errors), 1)).flatten()
-        return x_grad, weight_grad, bias_grad, None
-
-
-class Conv2dProduct(torch.autograd.Function):
-    """A two-dimensional convolution with its two gradients, each lowered to matrix products."""
-
-    @staticmethod
-    def forward(
         ctx: Any,
         x: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        stride: Pair,
-        padding: Pair,
-        dilation: Pair,
-        groups: int,
         emulation: Emulation,
+        streams: Streams,
     ) -> torch.Tensor:
-        """Output (batch, out_channels, rows, columns) for `x` (batch, in_channels, height, width)."""
-        policy = emulation.policy
-        images = emulation.quantize(x, policy.activation)
-        kernel = emulation.quantize(weight, policy.weight)
-        size = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-        windows = [
-            _windows(part, weight.shape[2:], stride, padding, dilation) for part in images.chunk(groups, 1)
-        ]
-        parts = [
-            emulation.product(k.flatten(1), w, policy.forward)
-            for k, w in zip(kernel.chunk(groups, 0), windows, strict=True)
-        ]
-        y = torch.cat(parts)
+        """Output of shape (..., out_features) for `x` of shape (..., in_features)."""
+        rows = x.reshape(-1, x.shape[-1])
+        a = emulation.round(rows, "activation", streams, along=1, keep=(0,))
+        b = emulation.round(weight, "weight", streams, along=1, keep=(0,))
+        y = emulation.product(a, b.T, "forward", streams, ("activation", "weight"))
         if bias is not None:
-            y = emulation.add_bias(y, emulation.quantize(bias, policy.weight)[:, None].expand_as(y))
-        ctx.save_for_backward(kernel, *windows)
+            scaled = a.inverse is not None or b.inverse is not None
+            y = emulation.add_bias(y, bias, streams, axis=1, scaled=scaled)
+        y = emulation.restored(y, "output", streams)
+        ctx.kept = []
+        ctx.rows = Saved(ctx, rows, a, once=emulation.once("activation"))
+        ctx.weight = Saved(ctx, weight, b, once=emulation.once("weight"))
+        ctx.save_for_backward(*ctx.kept)
+        del ctx.kept
         ctx.emulation, ctx.has_bias, ctx.shape = emulation, bias is not None, x.shape
-        ctx.geometry = stride, padding, dilation, groups
-        return _owned(_images(y, x.shape[0], size))
+        return owned(y.reshape(*x.shape[:-1], weight.shape[0]))
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         """Gradients of x, weight and bias."""
-        kernel, *windows = ctx.saved_tensors
         emulation: Emulation = ctx.emulation
-        stride, padding, dilation, groups = ctx.geometry
-        errors = emulation.quantize(grads[0], emulation.policy.error)
-        parts = errors.chunk(groups, 1)
+        streams = emulation.training
+        once, rounded = emulation.once("error"), partial(emulation.round, streams=streams)
+        errors = grads[0].reshape(-1, grads[0].shape[-1])
+        by_row = by_column = None
         x_grad = weight_grad = bias_grad = None
         if ctx.needs_input_grad[0]:
-            x_grad = torch.cat(
-                [
-                    _input_gradient(part, k, ctx.shape[2:], stride, padding, dilation, emulation)
-                    for part, k in zip(parts, kernel.chunk(groups, 0), strict=True)
-                ],
-                1,
-            )
+            by_row = emulation.round(errors, "error", streams, along=1, keep=(0,))
+            kernel = ctx.weight.again(ctx, partial(rounded, role="weight", along=0, keep=(1,)))
+            x_grad = emulation.product(by_row, kernel, "backward", streams, ("error", "weight"))
+            x_grad = x_grad.reshape(ctx.shape)
+        if ctx.needs_input_grad[1] or (ctx.has_bias and ctx.needs_input_grad[2]):
+            by_column = by_row if once and by_row is not None else None
+            if by_column is None:
+                by_column = emulation.round(errors, "error", streams, along=0, keep=(1,))
         if ctx.needs_input_grad[1]:
-            weight_grad = torch.cat(
-                [
-                    emulation.weight_gradient(_columns(part), w.t())
-                    for part, w in zip(parts, windows, strict=True)
-                ]
-            ).reshape(kernel.shape)
+            assert by_column is not None
+            rows = ctx.rows.again(ctx, partial(rounded, role="activation", along=0, keep=(1,)))
+            weight_grad = emulation.product(by_column.T, rows, "gradient", streams, ("error", "activation"))
+            weight_grad = emulation.restored(weight_grad, "weight_gradient", streams)
         if ctx.has_bias and ctx.needs_input_grad[2]:
-            ones = torch.ones(errors.shape[0] * errors.shape[2] * errors.shape[3], 1)
-            bias_grad = emulation.weight_gradient(_columns(errors), ones).flatten()
-        return x_grad, weight_grad, bias_grad, None, None, None, None, None
+            assert by_column is not None
+            bias_grad = bias_gradient(by_column.T, emulation, streams)
+        return x_grad, weight_grad, bias_grad, None, None
 
 
-def _input_gradient(
-    errors: torch.Tensor,
-    kernel: torch.Tensor,
-    size: torch.Size,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+def bias_gradient(errors: Rounded, emulation: Emulation, streams: Streams) -> torch.Tensor:
+    """Sums (o,) of `errors`, an (o, n) matrix, on the format of weight gradients."""
+    ones = Rounded(np.ones((errors.values.shape[1], 1), np.float32))
+    summed = emulation.product(errors, ones, "gradient", streams, ("error", ONES))
+    return emulation.restored(summed.flatten(), "weight_gradient", streams, tensor="bias_gradient")
+
+
+class MatrixProduct(torch.autograd.Function):
+    """``a @ b``, (..., m, k) and (..., k, n) with leading axes that broadcast."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        emulation: Emulation,
+        streams: Streams,
+        roles: tuple[str, str],
+    ) -> torch.Tensor:
+        """Output of shape (..., m, n); `roles` are ``"activation"`` or ``"weight"``."""
+        left = emulation.round(a, roles[0], streams, along=-1, keep=_but(a, -1), tensor="left")
+        right = emulation.round(b, roles[1], streams, along=-2, keep=_but(b, -2), tensor="right")
+        y = emulation.product(left, right, "forward", streams, roles)
+        y = emulation.restored(y, "output", streams)
+        ctx.kept = []
+        ctx.left = Saved(ctx, a, left, once=emulation.once(roles[0]))
+        ctx.right = Saved(ctx, b, right, once=emulation.once(roles[1]))
+        ctx.save_for_backward(*ctx.kept)
+        del ctx.kept
+        ctx.emulation, ctx.roles, ctx.shapes = emulation, roles, (a.shape, b.shape)
+        return owned(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        """Gradients of a and b."""
+        emulation: Emulation = ctx.emulation
+        streams = emulation.training
+        errors, shapes = grads[0], ctx.shapes
+        anew: Callable[..., Rounded] = partial(emulation.round, streams=streams)
+        left_grad = right_grad = rounded = None
+        if ctx.needs_input_grad[0]:
+            rounded = emulation.round(errors, "error", streams, along=-1, keep=_but(errors, -1))
+            axes = {"along": -1, "keep": _axes(len(shapes[1]), -1)}
+            right = ctx.right.again(ctx, partial(anew, role=ctx.roles[1], **axes))
+            pair = ("error", ctx.roles[1])
+            left_grad = _gradient(rounded, right.T, ctx.roles[0], pair, shapes[0], emulation, streams)
+        if ctx.needs_input_grad[1]:
+            if rounded is None or not emulation.once("error"):
+                rounded = emulation.round(errors, "error", streams, along=-2, keep=_but(errors, -2))
+            axes = {"along": -2, "keep": _axes(len(shapes[0]), -2)}
+            left = ctx.left.again(ctx, partial(anew, role=ctx.roles[0], **axes))
+            pair = (ctx.roles[0], "error")
+            right_grad = _gradient(left.T, rounded, ctx.roles[1], pair, shapes[1], emulation, streams)
+        return left_grad, right_grad, None, None, None
+
+
+def _gradient(
+    a: Rounded,
+    b: Rounded,
+    role: str,
+    roles: tuple[str, str],
+    shape: torch.Size,
     emulation: Emulation,
+    streams: Streams,
 ) -> torch.Tensor:
-    """Input gradient as a convolution of the spread errors with the flipped kernel."""
-    batch, channels = errors.shape[:2]
-    reach = [dilation[d] * (kernel.shape[2 + d] - 1) for d in (0, 1)]
-    spread_size = [(errors.shape[2 + d] - 1) * stride[d] + 1 for d in (0, 1)]
-    spread = errors.new_zeros(batch, channels, *spread_size)
-    spread[:, :, :: stride[0], :: stride[1]] = errors
-    before = [reach[d] - padding[d] for d in (0, 1)]
-    after = [size[d] + reach[d] - before[d] - spread_size[d] for d in (0, 1)]
-    padded = functional.pad(spread, (before[1], after[1], before[0], after[0]))
-    windows = _windows(padded, kernel.shape[2:], (1, 1), (0, 0), dilation)
-    flipped = kernel.flip(2, 3).transpose(0, 1).flatten(1)
-    return _images(emulation.product(flipped, windows, emulation.policy.backward), batch, (size[0], size[1]))
+    """Gradient of an operand of `shape`; leading axes that were broadcast are summed in float32."""
+    is_weight = role == "weight"
+    y = emulation.product(a, b, "gradient" if is_weight else "backward", streams, roles).sum_to_size(shape)
+    return emulation.restored(y, "weight_gradient", streams) if is_weight else y
 
 
-def _owned(x: torch.Tensor) -> torch.Tensor:
-    """The same memory as a tensor that is no view: autograd forbids to change a view in place."""
-    return torch.from_numpy(x.numpy())
+def _axes(count: int, summed: int) -> tuple[int, ...]:
+    return tuple(axis for axis in range(count) if axis != summed % count)
 
 
-def _output_size(size: torch.Size, kernel: torch.Size, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
-    rows, columns = (
-        (size[d] + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in (0, 1)
-    )
-    return rows, columns
+def _but(x: torch.Tensor, summed: int) -> tuple[int, ...]:
+    """All axes but the one that is summed."""
+    return _axes(x.ndim, summed)
 
 
-def _windows(
-    images: torch.Tensor, kernel: torch.Size, stride: Pair, padding: Pair, dilation: Pair
-) -> torch.Tensor:
-    """(channels x window, batch x output positions) matrix of the input windows."""
-    unfolded = functional.unfold(images, tuple(kernel), dilation, padding, stride)
-    return unfolded.transpose(0, 1).flatten(1)
+class EmbeddingLookup(torch.autograd.Function):
+    """Rows of a table, on the format of weights; the gradient of a row sums its errors by position.
 
+    The sums are those of the errors of one row alone, and its uses are what a chunk counts.
+    """
 
-def _columns(images: torch.Tensor) -> torch.Tensor:
-    """(channels, batch x positions) matrix of a batch of images."""
-    return images.transpose(0, 1).flatten(1)
+    @staticmethod
+    def forward(
+        ctx: Any,
+        indices: torch.Tensor,
+        weight: torch.Tensor,
+        padding_idx: int | None,
+        emulation: Emulation,
+        streams: Streams,
+    ) -> torch.Tensor:
+        """Output of shape (*indices, features)."""
+        table = emulation.restored(weight.detach(), "weight", streams)
+        y = emulation.restored(table[indices], "output", streams)
+        ctx.save_for_backward(indices)
+        ctx.emulation, ctx.shape, ctx.padding_idx = emulation, weight.shape, padding_idx
+        return owned(y)
 
-
-def _images(columns: torch.Tensor, batch: int, size: Pair) -> torch.Tensor:
-    """Inverse of `_columns`."""
-    return columns.reshape(columns.shape[0], batch, *size).transpose(0, 1).contiguous()
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
+        """Gradient of the table."""
+        (indices,) = ctx.saved_tensors
+        emulation: Emulation = ctx.emulation
+        streams = emulation.training
+        features = grads[0].shape[-1]
+        errors = emulation.round(grads[0].reshape(-1, features), "error", streams, along=0, keep=(1,))
+        gradient = torch.zeros(ctx.shape)
+        order = torch.argsort(indices.reshape(-1), stable=True)
+        rows, counts = torch.unique_consecutive(indices.reshape(-1)[order], return_counts=True)
+        starts = counts.cumsum(0) - counts
+        for count in torch.unique(counts).tolist():
+            # One product for all rows that occur equally often: a sum for each row and feature.
+            chosen = counts == count
+            places = order[starts[chosen][None, :] + torch.arange(count)[:, None]]
+            terms = errors.values[places.reshape(-1).numpy()].reshape(count, -1)
+            ones = Rounded(np.ones((1, count), np.float32))
+            part = Rounded(terms, None, errors.finite)
+            summed = emulation.product(ones, part, "gradient", streams, (ONES, "error"))
+            gradient[rows[chosen]] = summed.reshape(-1, features)
+        gradient = torch.from_numpy(emulation.unscaled(gradient.numpy(), errors.inverse, None))
+        if ctx.padding_idx is not None:
+            gradient[ctx.padding_idx] = 0.0
+        return None, emulation.restored(gradient, "weight_gradient", streams), None, None, None

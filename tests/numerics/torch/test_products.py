@@ -1,190 +1,21 @@
-"""The three products of linear layers and convolutions: the documented sums, element by element."""
+"""What holds of all products beside their bits: shapes, wide sums, overflow, random numbers, threads."""
+
+import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from numerics import cast, parse_format
 from numerics.torch import LayerPolicy, emulate
-from oracles import layers
-from oracles.rational import dot_rational, exact_sum, round_rational
+from oracles.geometries import convolutions
 
-POLICIES = {
-    "one format, one accumulator": LayerPolicy.uniform("e5m2", "e6m3", weight_gradient="e4m3fn"),
-    "chunks": LayerPolicy.uniform("e4m3fn", "e6m3 chunk=4", weight_gradient="e5m2"),
-    "all different": LayerPolicy(
-        weight="e4m3fn",
-        activation="e3m2",
-        error="e5m2",
-        weight_gradient="e6m3",
-        forward="e6m4 chunk=5",
-        backward="e5m3 rounding=toward-zero",
-        gradient="e8m2 chunk=3",
-    ),
-    "rounded up": LayerPolicy(
-        weight="e5m2",
-        activation="e5m2",
-        error="e5m2",
-        forward="e6m2 rounding=up",
-        backward="e6m2 rounding=down",
-        gradient="e6m2 rounding=nearest-away",
-        rounding="toward-zero",
-    ),
-    "only accumulators": LayerPolicy(forward="e6m3", backward="e6m3", gradient="e6m3"),
-}
-GEOMETRIES = [
-    # in, out, kernel, stride, padding, dilation, groups, size, batch
-    (2, 3, (2, 3), (1, 1), (0, 0), (1, 1), 1, (4, 5), 2),
-    (2, 2, (3, 3), (2, 1), (1, 2), (1, 1), 1, (5, 4), 1),
-    (4, 4, (2, 2), (2, 2), (0, 1), (1, 2), 2, (5, 4), 2),
-    (3, 3, (3, 2), (1, 2), (1, 0), (1, 1), 3, (4, 4), 1),
-    (1, 2, (1, 1), (2, 3), (1, 1), (1, 1), 1, (4, 3), 2),
-    (2, 4, (2, 2), (3, 3), (1, 1), (2, 2), 2, (6, 5), 1),
-]
-
-
-def values(rng, *shape):
-    """Float32 numbers with few bits, of which products and sums need rounding."""
-    return torch.from_numpy(cast(rng.normal(size=shape).astype(np.float32), "e6m6"))
-
-
-def on_format(x, fmt, rounding):
-    """What enters a product: `cast` has its own tests."""
-    x = x.detach().numpy()
-    return x if fmt is None else cast(np.ascontiguousarray(x), fmt, rounding=rounding, overflow="saturate")
-
-
-def summed(lists, shape, accumulator):
-    out = np.full(shape, np.nan)
-    mode = accumulator.rounding.mode.value
-    for index, a, b in lists:
-        out[index] = dot_rational(a, b, accumulator.format, mode, chunk=accumulator.chunk)
-    return out
-
-
-def plus_bias(y, bias, accumulator):
-    rounded = [
-        round_rational(exact_sum(float(v), float(c)), accumulator.format, accumulator.rounding.mode.value)
-        for v, c in zip(y.ravel(), np.broadcast_to(bias, y.shape).ravel(), strict=True)
-    ]
-    return np.array(rounded).reshape(y.shape)
-
-
-def run(layer, policy, x, errors):
-    """Output, and gradients of x, weight and bias for the output gradient `errors`."""
-    twin = emulate(layer, policy, seed=0)
-    x = x.clone().requires_grad_()
-    y = twin(x)
-    y.backward(errors)
-    bias_grad = None if twin.bias is None else twin.bias.grad.numpy()
-    return y.detach().numpy(), x.grad.numpy(), twin.weight.grad.numpy(), bias_grad
-
-
-@pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("bias", [True, False])
-def test_every_element_of_a_linear_layer_is_the_documented_sum(name, bias):
-    policy, rng = POLICIES[name], np.random.default_rng(1)
-    layer = nn.Linear(7, 5, bias=bias)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(values(rng, *parameter.shape))
-    x, errors = values(rng, 6, 7), values(rng, 6, 5)
-    y, x_grad, weight_grad, bias_grad = run(layer, policy, x, errors)
-    rows, kernel = (
-        on_format(v, fmt, policy.rounding)
-        for v, fmt in ((x, policy.activation), (layer.weight, policy.weight))
-    )
-    deltas = on_format(errors, policy.error, policy.rounding)
-
-    expected = summed(layers.linear_forward(rows, kernel), (6, 5), policy.forward)
-    if bias:
-        constant = on_format(layer.bias, policy.weight, policy.rounding)
-        expected = plus_bias(expected, constant, policy.forward)
-    np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(
-        x_grad, summed(layers.linear_backward(deltas, kernel), (6, 7), policy.backward)
-    )
-    gradient = summed(layers.linear_gradient(deltas, rows), (5, 7), policy.gradient).astype(np.float32)
-    np.testing.assert_array_equal(
-        weight_grad, on_format(torch.from_numpy(gradient), policy.weight_gradient, policy.rounding)
-    )
-    if bias:
-        ones = np.ones((6, 1))
-        gradient = summed(layers.linear_gradient(deltas, ones), (5, 1), policy.gradient).astype(np.float32)
-        gradient = on_format(torch.from_numpy(gradient[:, 0]), policy.weight_gradient, policy.rounding)
-        np.testing.assert_array_equal(bias_grad, gradient)
-
-
-@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-@pytest.mark.parametrize("name", POLICIES)
-def test_every_element_of_a_convolution_is_the_documented_sum(name, geometry):
-    inner, outer, kernel_size, stride, padding, dilation, groups, size, batch = geometry
-    policy, rng = POLICIES[name], np.random.default_rng(2)
-    layer = nn.Conv2d(inner, outer, kernel_size, stride, padding, dilation, groups)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(values(rng, *parameter.shape))
-    x = values(rng, batch, inner, *size)
-    errors = values(rng, *layer(x).shape)
-    y, x_grad, weight_grad, bias_grad = run(layer, policy, x, errors)
-    images, kernel, constant = (
-        on_format(v, fmt, policy.rounding)
-        for v, fmt in ((x, policy.activation), (layer.weight, policy.weight), (layer.bias, policy.weight))
-    )
-    deltas = on_format(errors, policy.error, policy.rounding)
-    where = (stride, padding, dilation, groups)
-
-    expected = summed(layers.conv_forward(images, kernel, y.shape, *where), y.shape, policy.forward)
-    np.testing.assert_array_equal(y, plus_bias(expected, constant[:, None, None], policy.forward))
-    np.testing.assert_array_equal(
-        x_grad, summed(layers.conv_backward(deltas, kernel, x.shape, *where), x.shape, policy.backward)
-    )
-    lists = layers.conv_gradient(deltas, images, kernel.shape, *where)
-    gradient = summed(lists, kernel.shape, policy.gradient).astype(np.float32)
-    np.testing.assert_array_equal(
-        weight_grad, on_format(torch.from_numpy(gradient), policy.weight_gradient, policy.rounding)
-    )
-    gradient = summed(layers.conv_bias_gradient(deltas), (outer,), policy.gradient).astype(np.float32)
-    np.testing.assert_array_equal(
-        bias_grad, on_format(torch.from_numpy(gradient), policy.weight_gradient, policy.rounding)
-    )
-
-
-pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
-
-
-@st.composite
-def convolutions(draw):
-    """A convolution and a fitting input size, padding often beyond the kernel's reach."""
-    groups = draw(st.integers(1, 3))
-    kernel, stride, dilation = draw(pairs), draw(pairs), draw(pairs)
-    padding = draw(st.tuples(st.integers(0, 4), st.integers(0, 4)))
-    size = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
-    for d in (0, 1):
-        assume(size[d] + 2 * padding[d] >= dilation[d] * (kernel[d] - 1) + 1)
-    inner, outer = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
-    layer = nn.Conv2d(inner, outer, kernel, stride, padding, dilation, groups, bias=draw(st.booleans()))
-    return layer, (draw(st.integers(1, 3)), inner, *size)
-
-
-def compare(layer, shape, policy, check, draw):
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.copy_(draw(parameter.shape))
-    x = draw(shape).requires_grad_()
-    y = layer(x)
-    errors = draw(y.shape)
-    gradients = torch.autograd.grad(y, [x, *layer.parameters()], errors)
-    twin = emulate(layer, policy, seed=0)
-    emulated = twin(x)
-    check(emulated, y)
-    found = torch.autograd.grad(emulated, [x, *twin.parameters()], errors)
-    for one, other in zip(found, gradients, strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        check(one, other)
+WIDE = LayerPolicy(forward="e8m23", backward="e8m23", gradient="e8m23 chunk=3")
+FP8 = LayerPolicy.uniform("e5m2", "e6m9")
 
 
 def close(one, other):
@@ -195,78 +26,162 @@ def equal(one, other):
     assert torch.equal(one, other)
 
 
-WIDE = LayerPolicy(forward="e8m23", backward="e8m23", gradient="e8m23 chunk=3")
+def compare(model, inputs, policy, check, draw):
+    """Output and gradients of a model and its twin, with parameters, inputs and errors drawn anew."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(draw(parameter.shape))
+    inputs = [draw(shape).requires_grad_() for shape in inputs]
+    twin = emulate(model, policy, seed=0)
+    y, emulated = model(*inputs), twin(*inputs)
+    check(emulated, y)
+    errors = draw(y.shape)
+    expected = torch.autograd.grad(y, [*inputs, *model.parameters()], errors)
+    found = torch.autograd.grad(emulated, [*inputs, *twin.parameters()], errors)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        check(one, other)
 
 
-@settings(max_examples=60)
-@given(case=convolutions(), seed=st.integers(0, 2**31))
-def test_without_formats_a_convolution_is_that_of_torch(case, seed):
+def both_ways(model, inputs, seed=0):
+    """Without formats the twin is torch; with wide sums of small integers it is exact."""
     generator = torch.Generator().manual_seed(seed)
-    compare(*case, LayerPolicy(), close, lambda shape: torch.randn(tuple(shape), generator=generator))
+    compare(model, inputs, LayerPolicy(), close, lambda s: torch.randn(tuple(s), generator=generator))
+    integers = lambda s: torch.randint(-8, 9, tuple(s), generator=generator).float()  # noqa: E731
+    compare(model, inputs, WIDE, equal, integers)
 
 
-@settings(max_examples=60)
-@given(case=convolutions(), seed=st.integers(0, 2**31))
-def test_with_wide_accumulators_a_convolution_of_integers_is_exact(case, seed):
-    generator = torch.Generator().manual_seed(seed)
-    integers = lambda shape: torch.randint(-8, 9, tuple(shape), generator=generator).float()  # noqa: E731
-    compare(*case, WIDE, equal, integers)
+@pytest.mark.parametrize("transposed", [False, True], ids=["convolution", "transposed"])
+def test_without_formats_a_convolution_is_that_of_torch(transposed):
+    @settings(max_examples=40)
+    @given(case=convolutions(transposed=transposed), batch=st.integers(1, 3), seed=st.integers(0, 2**31))
+    def check(case, batch, seed):
+        layer, size = case
+        both_ways(layer, [(batch, layer.in_channels, *size)], seed)
+
+    check()
 
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 5), (0, 5), (1, 1, 1, 5)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_layers_agree_with_torch_on_any_leading_shape(shape, bias):
-    generator = torch.Generator().manual_seed(0)
-    compare(
-        nn.Linear(5, 3, bias=bias),
-        shape,
-        LayerPolicy(),
-        close,
-        lambda size: torch.randn(tuple(size), generator=generator),
-    )
-    compare(
-        nn.Linear(5, 3, bias=bias),
-        shape,
-        WIDE,
-        equal,
-        lambda size: torch.randint(-8, 9, tuple(size), generator=generator).float(),
-    )
+    both_ways(nn.Linear(5, 3, bias=bias), [shape])
 
 
-def test_an_empty_batch_has_an_empty_result_and_zero_gradients():
-    twin = emulate(nn.Conv2d(2, 3, 2), LayerPolicy.uniform("e5m2", "e6m9"), seed=0)
-    y = twin(torch.empty(0, 2, 4, 4))
-    assert y.shape == (0, 3, 3, 3)
+class Product(nn.Module):
+    def forward(self, a, b):
+        return torch.matmul(a, b)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((5,), (5,)),
+        ((5,), (5, 3)),
+        ((4, 5), (5,)),
+        ((2, 4, 5), (5,)),
+        ((5,), (2, 5, 3)),
+        ((2, 4, 5), (5, 3)),
+        ((4, 5), (2, 5, 3)),
+        ((2, 1, 4, 5), (3, 5, 2)),
+        ((3, 1, 2), (3, 2, 1)),
+        ((0, 4, 5), (5, 3)),
+    ],
+    ids=str,
+)
+def test_matrix_products_agree_with_torch_on_any_shapes(left, right):
+    both_ways(Product(), [left, right])
+
+
+UNBATCHED = [
+    (nn.Conv1d(2, 3, 2), (2, 4)),
+    (nn.Conv2d(2, 3, 2), (2, 4, 4)),
+    (nn.ConvTranspose1d(2, 3, 2), (2, 4)),
+    (nn.ConvTranspose2d(2, 3, 2), (2, 4, 4)),
+]
+PADDED = [
+    (nn.Conv1d(2, 3, 4, padding="same", dilation=2), (2, 2, 9)),
+    (nn.Conv2d(2, 2, (2, 3), padding="same", groups=2), (2, 2, 4, 5)),
+    (nn.Conv2d(2, 3, 2, padding="valid"), (2, 2, 4, 5)),
+    (nn.Conv1d(2, 3, 3, padding=2, padding_mode="circular"), (2, 2, 6)),
+    (nn.Conv2d(2, 3, 3, padding=(1, 2), padding_mode="reflect"), (2, 2, 5, 6)),
+    (nn.Conv2d(2, 3, 3, padding="same", padding_mode="replicate"), (1, 2, 5, 6)),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # a remark of torch
+@pytest.mark.parametrize(("layer", "shape"), UNBATCHED + PADDED, ids=str)
+def test_single_images_and_all_paddings_work_as_in_torch(layer, shape):
+    both_ways(layer, [shape])
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(nn.ConvTranspose1d, (2, 4)), (nn.ConvTranspose2d, (1, 2, 4, 3))]
+)
+def test_the_size_of_a_transposed_convolution_may_be_asked_for(kind, shape):
+    layer = kind(2, 3, 3, stride=2, padding=1)
+    axes = len(layer.kernel_size)
+    x, size = torch.randn(shape), [2 * n for n in shape[-axes:]]
+    close(emulate(layer, LayerPolicy(), seed=0)(x, output_size=size), layer(x, output_size=size))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "output"),
+    [
+        (nn.Conv2d(2, 3, 2), (0, 2, 4, 4), (0, 3, 3, 3)),
+        (nn.ConvTranspose1d(2, 3, 2), (0, 2, 4), (0, 3, 5)),
+        (nn.Linear(2, 3), (0, 2), (0, 3)),
+    ],
+)
+@pytest.mark.parametrize("policy", [FP8, LayerPolicy.uniform("mxfp4", "e6m9"), LayerPolicy()], ids=str)
+def test_an_empty_batch_has_an_empty_result_and_zero_gradients(layer, shape, output, policy):
+    twin = emulate(layer, policy, seed=0)
+    y = twin(torch.empty(shape))
+    assert y.shape == output
     y.sum().backward()
-    assert torch.equal(twin.weight.grad, torch.zeros(3, 2, 2, 2))
+    assert not twin.weight.grad.any()
+    assert twin.weight.grad.shape == twin.weight.shape
+
+
+LAYERS = [
+    (nn.Linear(4, 3), (2, 4)),
+    (nn.Conv2d(2, 3, 2), (1, 2, 4, 4)),
+    (nn.Conv1d(2, 3, 2), (1, 2, 4)),
+    (nn.ConvTranspose2d(2, 3, 2), (1, 2, 4, 4)),
+]
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias", "x"])
-def test_gradients_that_nobody_wants_are_left_out(frozen):
-    for layer, shape in ((nn.Linear(4, 3), (2, 4)), (nn.Conv2d(2, 3, 2), (1, 2, 4, 4))):
-        twin = emulate(layer, LayerPolicy.uniform("e5m2", "e6m9"), seed=0)
-        x = torch.ones(shape, requires_grad=frozen != "x")
-        if frozen != "x":
-            getattr(twin, frozen).requires_grad_(False)
-        twin(x).sum().backward()
-        for name, tensor in (("weight", twin.weight), ("bias", twin.bias), ("x", x)):
-            assert (tensor.grad is None) == (name == frozen)
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=str)
+def test_gradients_that_nobody_wants_are_left_out(layer, shape, frozen):
+    twin = emulate(layer, FP8, seed=0)
+    x = torch.ones(shape, requires_grad=frozen != "x")
+    if frozen != "x":
+        getattr(twin, frozen).requires_grad_(False)
+    twin(x).sum().backward()
+    for name, tensor in (("weight", twin.weight), ("bias", twin.bias), ("x", x)):
+        assert (tensor.grad is None) == (name == frozen)
 
 
-def test_an_unbatched_image_works_as_in_torch():
-    layer = nn.Conv2d(2, 3, 2)
-    image = torch.randn(2, 4, 4)
-    close(emulate(layer, LayerPolicy(), seed=0)(image), layer(image))
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=str)
+def test_gradients_of_two_backward_passes_add_up(layer, shape):
+    twin = emulate(layer, FP8, seed=0)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    twin(x).sum().backward()
+    once = twin.weight.grad.clone()
+    twin(x).sum().backward()
+    assert torch.equal(twin.weight.grad, once + once)
 
 
 def test_operands_saturate_and_accumulators_overflow():
     layer = nn.Linear(2, 1, bias=False)
     nn.init.constant_(layer.weight, 1e9)
-    twin = emulate(layer, LayerPolicy.uniform("e5m2", "e8m9"), seed=0)
     top = parse_format("e5m2").max
-    assert twin(torch.tensor([[1.0, 0.0]])).item() == top
+    assert (
+        emulate(layer, LayerPolicy.uniform("e5m2", "e8m9"), seed=0)(torch.tensor([[1.0, 0.0]])).item() == top
+    )
     narrow = emulate(layer, LayerPolicy.uniform("e5m2", "e5m9"), seed=0)
-    assert narrow(torch.tensor([[1.0, 1.0]])).item() == float("inf")
+    assert narrow(torch.tensor([[1.0, 1.0]])).item() == math.inf
 
 
 def test_a_second_derivative_is_refused_rather_than_wrong():
@@ -278,11 +193,106 @@ def test_a_second_derivative_is_refused_rather_than_wrong():
             (gradient.sum() + (x**2).sum()).backward()
 
 
+# What is not finite.
+
+UNITS = ["e6m9", "e6m9 chunk=2 outer=e8m23", "hopper-fp8", "exact output=e6m9", "s9.8 rounding=nearest-even"]
+OPERANDS = ["e4m3fn", "e4m3fn scaling=tensor", "e4m3fn scaling=channel", "e4m3fn scaling=tensor-pow2:2"]
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("operand", OPERANDS)
+@pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=str)
+def test_no_layer_hides_what_is_not_finite(layer, shape, unit, operand, bad):
+    twin = emulate(layer, LayerPolicy.uniform(operand, unit, weight_gradient=operand), seed=0)
+    clean = torch.ones(shape, requires_grad=True)
+    x = clean.detach().clone()
+    x.view(-1)[1] = bad
+    x.requires_grad_()
+    assert not twin(x).isfinite().all()
+    y = twin(clean)
+    errors = torch.ones_like(y)
+    errors.view(-1)[0] = bad
+    y.backward(errors)
+    for gradient in (clean.grad, twin.weight.grad, twin.bias.grad):
+        assert not gradient.isfinite().all()
+    # An infinite input meets the errors in the weight gradient alone.
+    twin.zero_grad()
+    y = twin(x)
+    y.backward(torch.ones_like(y))
+    assert not twin.weight.grad.isfinite().all()
+    assert x.grad.isfinite().all()
+    assert twin.bias.grad.isfinite().all()
+
+
+def test_an_overflow_does_not_enter_delayed_scales():
+    twin = emulate(nn.Linear(1, 1, bias=False), LayerPolicy.parse("error=e4m3fn scaling=tensor:3"), seed=0)
+    nn.init.ones_(twin.weight)
+    gradients = []
+    for error in (1.0, math.inf, 1.0):
+        x = torch.ones(1, 1, requires_grad=True)
+        twin(x).backward(torch.tensor([[error]]))
+        gradients.append(x.grad.item())
+    assert gradients == [1.0, math.inf, 1.0]
+
+
+# Random numbers.
+
 STOCHASTIC = LayerPolicy(
     weight="e4m3fn", activation="e4m3fn", error="e5m2", weight_gradient="e5m2",
     forward="e6m4 rounding=stochastic", backward="e6m4 rounding=stochastic",
     gradient="e6m4 rounding=stochastic", rounding="stochastic:8",
 )  # fmt: skip
+ROUNDED_BY = {
+    "operand": LayerPolicy.parse("activation=e4m3fn rounding=stochastic"),
+    "weight": LayerPolicy.parse("weight=e4m3fn rounding=stochastic"),
+    "register": LayerPolicy.parse("forward=e4m3fn rounding=stochastic"),
+    "exact sum": LayerPolicy.parse("forward=exact output=e4m3fn rounding=stochastic"),
+    "output": LayerPolicy.parse("output=e4m3fn rounding=stochastic"),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED_BY)
+def test_a_stochastic_rounding_takes_one_of_two_neighbours_and_is_right_on_average(name):
+    count, x = 4000, 0.8125 + 0.25 / 16  # a quarter of the way from 13/16 to 14/16
+    if name == "weight":
+        layer, inputs = nn.Linear(1, count, bias=False), torch.ones(1, 1)
+        nn.init.constant_(layer.weight, x)
+    else:
+        layer, inputs = nn.Linear(1, 1, bias=False), torch.full((count, 1), x)
+        nn.init.ones_(layer.weight)
+    y = emulate(layer, ROUNDED_BY[name], seed=7)(inputs).detach().numpy().ravel()
+    assert set(y) == {0.8125, 0.875}
+    # The share that goes up has a standard deviation of 0.007.
+    assert abs((y == 0.875).mean() - 0.25) < 0.03
+
+
+def test_stochastic_gradients_take_one_of_two_neighbours():
+    policy = LayerPolicy.parse(
+        "error=e3m2 rounding=stochastic, weight_gradient=e2m1 rounding=stochastic, "
+        "backward=e6m2 rounding=stochastic, gradient=e6m2 rounding=stochastic:12"
+    )
+    rng = np.random.default_rng(0)
+    weight, x, errors = (
+        torch.from_numpy(rng.normal(size=s).astype(np.float32)) for s in ((1, 60), (1, 60), (1, 1))
+    )
+    layer = nn.Linear(60, 1, bias=False)
+    layer.weight.data = weight
+    twin = emulate(layer, policy, seed=0)
+    inputs = x.clone().requires_grad_()
+    twin(inputs).backward(errors)
+
+    def reachable(values, fmt):
+        return {
+            v for mode in ("down", "up") for v in cast(np.array(list(values)), fmt, rounding=mode).tolist()
+        }
+
+    deltas = reachable([errors.item()], "e3m2")
+    for place in range(60):
+        back = reachable([d * weight[0, place].item() for d in deltas], "e6m2")
+        assert inputs.grad[0, place].item() in back
+        sums = reachable([d * x[0, place].item() for d in deltas], "e6m2")
+        assert twin.weight.grad[0, place].item() in reachable(sums, "e2m1")
 
 
 def step(model, seed, x):
@@ -296,9 +306,15 @@ def step(model, seed, x):
     return outputs
 
 
-def test_equal_seeds_repeat_a_stochastic_run_and_others_differ():
+def network():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 8))
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(4, 4, 1), nn.Flatten(), nn.Linear(64, 8)
+    )
+
+
+def test_equal_seeds_repeat_a_stochastic_run_and_others_differ():
+    model = network()
     x = torch.randn(4, 2, 4, 4)
     first, again, other = step(model, 1, x), step(model, 1, x), step(model, 2, x)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
@@ -318,15 +334,35 @@ def test_equal_layers_draw_different_words():
     assert (twin[0](x) != twin[1](x)).float().mean() > 0.5
 
 
-def test_the_thread_count_changes_nothing():
-    torch.manual_seed(0)
-    layer, x = nn.Conv2d(3, 8, 3), torch.randn(4, 3, 8, 8)
+@pytest.mark.parametrize(
+    "text", ["e6m4 rounding=stochastic", "e6m4", "hopper-fp8", "exact output=e6m4", "e8m23 lanes=4"]
+)
+def test_the_thread_count_changes_nothing(text):
+    policy = LayerPolicy.uniform("e4m3fn scaling=channel rounding=stochastic:8", text)
+    model, x = network(), torch.randn(8, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            results.append(step(layer, 3, x))
+            twin = emulate(model, policy, seed=3)
+            y = twin(x)
+            y.square().sum().backward()
+            results.append([y, *(p.grad for p in twin.parameters())])
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+def test_the_memory_layout_of_operands_changes_nothing():
+    layer = nn.Conv2d(4, 4, 3, padding=1)
+    x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    results = []
+    layouts = (torch.contiguous_format, torch.channels_last)
+    for inputs, weights in itertools.product(layouts, layouts):
+        twin = emulate(layer, STOCHASTIC, seed=0).to(memory_format=weights)
+        y = twin(x.contiguous(memory_format=inputs))
+        y.sum().backward()  # the errors are one number with strides of zero
+        results.append((y, twin.weight.grad))
+    for result in results[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(result, results[0], strict=True))
