@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
@@ -62,6 +63,64 @@ def campaign(config: Path, folder: Path | None, workers: int) -> None:
     except KeyboardInterrupt:
         click.echo("\ninterrupted: nothing finished is lost, the same command goes on", err=True)
         sys.exit(130)
+
+
+@main.command()
+@click.argument("study", type=click.Path(path_type=Path))
+@click.option(
+    "--run",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Run folder; runs/<name of STUDY> by default. An interrupted study goes on there.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes that train in parallel; results do not depend on it.",
+)
+@click.option("--force", is_flag=True, help="Replace another study that the run folder holds.")
+def train(study: Path, folder: Path | None, workers: int, force: bool) -> None:
+    """Train a network under several policies, beside its full-precision twin.
+
+    STUDY is a TOML file such as studies/configs/digits-precision.toml: a task, policies or sweeps of
+    them, and seeds. The run folder gets every run's curve, outcome and weights, table.parquet,
+    table.csv, config.toml and report.html.
+    """
+    from studies.config import ConfigError
+    from studies.precision.files import FolderError
+    from studies.precision.progress import Progress
+    from studies.precision.run import run
+    from studies.precision.study import Study
+    from studies.replicas import WorkerLostError
+
+    folder = folder or Path("runs") / study.stem
+    try:
+        settings = Study.from_toml(study)
+        with Progress(settings.steps, settings.task.metric.name) as progress:
+            try:
+                result = run(settings, folder, workers=workers, force=force, watcher=progress)
+            except ConfigError as error:
+                raise ConfigError("\n".join(f"{study}: {line}" for line in str(error).splitlines())) from None
+            progress.stage("writing the report")
+            _write_study_report(folder)
+        progress.finish(result)
+    except (ConfigError, FolderError, WorkerLostError) as error:
+        _refuse(str(error))
+    except OSError as error:
+        _refuse(f"{error.filename or folder}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted: nothing saved is lost, the same command goes on", err=True)
+        with suppress(FolderError, OSError, KeyboardInterrupt):  # if there is anything to show by now
+            click.echo(f"what is finished so far: {_write_study_report(folder)}", err=True)
+        sys.exit(130)
+
+
+def _write_study_report(folder: Path) -> Path:
+    from studies.precision.report import write_report
+
+    return write_report(folder)
 
 
 @main.command()
@@ -207,6 +266,34 @@ def svm(html: Path | None, csv: Path | None, seed: int) -> None:
             result.table.to_csv(csv, index=False)
         if html is not None:
             write_report(result, html)
+    except OSError as error:
+        _refuse(f"{error.filename}: {error.strerror or error}")
+
+
+@main.command()
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots.")
+@click.option("--csv", type=click.Path(dir_okay=False, path_type=Path), help="Write the table.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of terms and rounding."
+)
+def swamping(html: Path | None, csv: Path | None, seed: int) -> None:
+    """Show where a long sum in (1,6,9) stands still, and what chunks and stochastic rounding do about it.
+
+    Sums up to 131072 terms of mean 1 bit-true, plain, in chunks of 32, stochastically and in float32, and
+    the error of sums of 16384 terms for every size of a chunk. About ten seconds.
+    """
+    from studies.swamping import Config, lines, run, write_report
+
+    for path in (csv, html):
+        _check_folder(path)
+    config = Config(seed=seed)
+    table = run(config)
+    click.echo("\n".join(lines(table)))
+    try:
+        if csv is not None:
+            table.to_csv(csv, index=False)
+        if html is not None:
+            write_report(table, config, html)
     except OSError as error:
         _refuse(f"{error.filename}: {error.strerror or error}")
 

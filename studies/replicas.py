@@ -1,42 +1,62 @@
-"""Repeated training runs on several cores, in processes that never outlive the campaign."""
+"""Training runs on several cores, in processes that never outlive the one that started them."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
 
 from numerics import threads
 from studies.training import Numerics, Outcome, Recipe, train
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class WorkerLostError(Exception):
     """A worker process died (killed, or out of memory): the run has no result."""
 
 
-class ReplicaPool:
-    """Runs training runs that differ in their seed in parallel, one thread each.
+class WorkerPool:
+    """Processes of one thread each, started anew (not forked), that die with their parent.
 
     Parameters
     ----------
     workers
         Number of processes.
+    prepare, arguments
+        A function that each process calls once before its first task, and what it gets.
+    ignore_interrupt
+        Leave Ctrl-C to the parent, for tasks that it can ask to stop.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        prepare: Callable[..., None] | None = None,
+        arguments: tuple[Any, ...] = (),
+        ignore_interrupt: bool = False,
+    ) -> None:
         self._workers = workers
+        self._arguments = (ignore_interrupt, prepare, arguments)
         self._pool = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self._workers, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare_worker
+            self._workers,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_prepare_worker,
+            initargs=self._arguments,
         )
 
-    def __enter__(self) -> ReplicaPool:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -47,6 +67,14 @@ class ReplicaPool:
     ) -> None:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
+    def submit(self, task: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Give a task to the next free process; all of it must be picklable."""
+        return self._pool.submit(task, *args, **kwargs)
+
+
+class ReplicaPool(WorkerPool):
+    """Runs training runs that differ in their seed in parallel."""
+
     def run(self, recipe: Recipe, numerics: Numerics | None, seeds: Sequence[int]) -> list[Outcome]:
         """Outcomes in the order of `seeds`.
 
@@ -55,9 +83,7 @@ class ReplicaPool:
         WorkerLostError
             A process died; the pool is ready again.
         """
-        futures: list[Future[Outcome]] = [
-            self._pool.submit(train, recipe, numerics, seed=seed) for seed in seeds
-        ]
+        futures: list[Future[Outcome]] = [self.submit(train, recipe, numerics, seed=seed) for seed in seeds]
         try:
             return [future.result() for future in futures]
         except BrokenProcessPool as error:
@@ -68,12 +94,18 @@ class ReplicaPool:
                 future.cancel()
 
 
-def _prepare_worker() -> None:
+def _prepare_worker(
+    ignore_interrupt: bool, prepare: Callable[..., None] | None, arguments: tuple[Any, ...]
+) -> None:
     import torch
 
+    if ignore_interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threads.limit(1)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    if prepare is not None:
+        prepare(*arguments)
 
 
 def _die_with_parent() -> None:
