@@ -81,7 +81,10 @@ def campaign(config: Path, folder: Path | None, workers: int) -> None:
     help="Processes that train in parallel; results do not depend on it.",
 )
 @click.option("--force", is_flag=True, help="Replace another study that the run folder holds.")
-def train(study: Path, folder: Path | None, workers: int, force: bool) -> None:
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder or file of the data, in place of that in STUDY."
+)
+def train(study: Path, folder: Path | None, workers: int, force: bool, data: Path | None) -> None:
     """Train a network under several policies, beside its full-precision twin.
 
     STUDY is a TOML file such as studies/configs/digits-precision.toml: a task, policies or sweeps of
@@ -97,7 +100,7 @@ def train(study: Path, folder: Path | None, workers: int, force: bool) -> None:
 
     folder = folder or Path("runs") / study.stem
     try:
-        settings = Study.from_toml(study)
+        settings = Study.from_toml(study, data=data)
         with Progress(settings.steps, settings.task.metric.name) as progress:
             try:
                 result = run(settings, folder, workers=workers, force=force, watcher=progress)
