@@ -239,7 +239,7 @@ def matmul(
 
 def _together(a: np.ndarray, b: np.ndarray, accumulator: AnyAccumulator) -> np.ndarray | None:
     """All products of a stack at once, where that can be done."""
-    left, right = (x.reshape(-1, *x.shape[-2:]) for x in (a, b))
+    left, right = (x.reshape(prod(x.shape[:-2]), *x.shape[-2:]) for x in (a, b))
     return batched(left, right, accumulator)
 
 

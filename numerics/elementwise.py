@@ -240,6 +240,7 @@ def axpy(
     rounding: Rounding | str = Rounding.NEAREST_EVEN,
     seed: int | None = None,
     stream: int = 0,
+    out: Float[np.ndarray, "..."] | None = None,
 ) -> Float[np.ndarray, "..."]:
     """``alpha * x + y``, the exact result rounded once to `fmt`.
 
@@ -248,11 +249,23 @@ def axpy(
     alpha
         A scalar; it is first rounded to float32, so that its product with `x` is exact.
     x, y : (...)
-        float32 arrays of equal shape.
+        float32 arrays of equal shape, of any strides.
+    fmt, rounding
+        Values or their text.
+    seed, stream
+        Key of stochastic rounding; element i (in C order) gets the random digits of place i of the stream,
+        those of a `cast`.
+    out : (...)
+        Where to write; float32, of the shape of `x`, C-contiguous. May be `x` or `y` itself.
 
     Returns
     -------
     float32 array of the shape of `x`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arrays of another dtype or of unequal shapes, a missing seed, an unfit `out`.
 
     Examples
     --------
@@ -269,13 +282,31 @@ def axpy(
             raise TypeError(f"{name} must be float32, got {value.dtype}")
     if x.shape != y.shape:
         raise ValueError(f"x and y must be equal in shape, got {x.shape} and {y.shape}")
-    out = np.empty(x.shape, np.float32)
-    scalar = float(np.float32(alpha))
-    flat = (np.ascontiguousarray(value).reshape(-1) for value in (x, y))
-    casts.axpy_any(scalar, *flat, out.reshape(-1), target.scalars(), seed, stream)
+    out = _output(out, x)
+    x, y = (_flat_beside(value, out) for value in (x, y))
+    _sum(target, float(np.float32(alpha)), x, y, out.reshape(-1), seed, stream)
     if not fmt.has_minus_zero:
         _without_minus_zero(out)
     return out
+
+
+def _flat_beside(x: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """`x` flat and contiguous, copied where it overlaps with `out` but not element on element."""
+    if not x.flags.c_contiguous or (x is not out and _overlap(x, out)):
+        x = x.copy(order="C")
+    return x.reshape(-1)
+
+
+def _sum(
+    target: Target, alpha: float, x: np.ndarray, y: np.ndarray, out: np.ndarray, seed: int, stream: int
+) -> None:
+    """The fastest kernel for the target; they agree to the bit."""
+    if target.mode == modes.NEAREST_EVEN and not target.flush:
+        casts.axpy_nearest_even(alpha, x, y, out, *target[1:5], *target.limits())
+    elif target.mode == modes.STOCHASTIC and not target.flush:
+        casts.axpy_stochastic(alpha, x, y, out, target.scalars(), *target.limits(), seed, stream)
+    else:
+        casts.axpy_any(alpha, x, y, out, target.scalars(), seed, stream)
 
 
 def _cast_wrapping(

@@ -53,18 +53,18 @@ class ConvolutionProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         """Gradients of x, weight and bias."""
-        emulation, geometry = ctx.emulation, ctx.geometry
+        emulation, geometry, kept = ctx.emulation, ctx.geometry, ctx.saved_tensors
         streams = emulation.training
         by_sample, by_channel = _errors(ctx, grads[0], emulation, streams, geometry)
         x_grad = weight_grad = None
         if by_sample is not None:
-            kernel = ctx.weight.again(ctx, lambda weight: _by_input(weight, emulation, streams, geometry))
+            kernel = ctx.weight.again(kept, lambda weight: _by_input(weight, emulation, streams, geometry))
             roles = ("weight", "error")
             x_grad = _input_gradient(
                 by_sample, kernel, ctx.shape[2:], geometry, "backward", roles, emulation, streams
             )
         if ctx.needs_input_grad[1]:
-            images = ctx.images.again(ctx, lambda x: _by_channel(x, "activation", emulation, streams))
+            images = ctx.images.again(kept, lambda x: _by_channel(x, "activation", emulation, streams))
             roles = ("error", "activation")
             weight_grad = _weight_gradient(by_channel, images, geometry, roles, emulation, streams)
             weight_grad = emulation.restored(weight_grad, "weight_gradient", streams, along=1, keep=(0,))
@@ -99,16 +99,16 @@ class TransposedProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         """Gradients of x, weight and bias."""
-        emulation, geometry = ctx.emulation, ctx.geometry
+        emulation, geometry, kept = ctx.emulation, ctx.geometry, ctx.saved_tensors
         streams = emulation.training
         by_sample, by_channel = _errors(ctx, grads[0], emulation, streams, geometry)
         x_grad = weight_grad = None
         if by_sample is not None:
-            kernel = ctx.weight.again(ctx, lambda weight: _by_output(weight, emulation, streams))
+            kernel = ctx.weight.again(kept, lambda weight: _by_output(weight, emulation, streams))
             roles = ("weight", "error")
             x_grad = _forward(by_sample, kernel, geometry, "backward", roles, emulation, streams)
         if ctx.needs_input_grad[1]:
-            images = ctx.images.again(ctx, lambda x: _by_channel(x, "activation", emulation, streams))
+            images = ctx.images.again(kept, lambda x: _by_channel(x, "activation", emulation, streams))
             roles = ("activation", "error")
             weight_grad = _weight_gradient(images, by_channel, geometry, roles, emulation, streams)
             weight_grad = emulation.restored(weight_grad, "weight_gradient", streams, along=1, keep=(0,))
@@ -309,7 +309,7 @@ def _product(
 def _line(inverse: np.ndarray | None, axis: int) -> np.ndarray | None:
     """Inverse scales along one of four axes; a single one as it is."""
     if inverse is None or inverse.size == 1:
-        return inverse
+        return None if inverse is None else inverse.reshape(())
     shape = [1, 1, 1, 1]
     shape[axis] = -1
     return inverse.reshape(shape)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
+from string import ascii_uppercase
 from types import FunctionType
 from typing import Any
 
@@ -27,7 +28,11 @@ from numerics.torch import layers
 from numerics.torch.emulation import Emulation
 
 #: Products without a name of their own, as rules may address them below a module.
-PRODUCT_NAMES = ("matmul", "qk", "av", "linear", "conv", "embedding")
+PRODUCT_NAMES = tuple(
+    f"{kind}_{number}" if number else kind
+    for kind in ("matmul", "qk", "av", "linear", "conv", "embedding")
+    for number in range(32)
+)
 
 Make = Callable[[str], Emulation]
 _STATE = threading.local()
@@ -51,11 +56,16 @@ class Owner:
         self.emulations: dict[str, Emulation] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self.used: dict[str, int] = {}
+        self.expected: list[str] = []
 
     def emulation(self, module: nn.Module, kind: str, weight: torch.Tensor | None = None) -> Emulation:
         """The emulation of the next product of a kind, or of that with a parameter."""
         base = _parameter_name(module, weight) if weight is not None else None
+        if base is None and self.expected:
+            kind = self.expected.pop(0)
         short = kind if base is None else base.removesuffix(".weight")
+        if base is not None and (layer := _layer_of(module, base)) is not None:
+            return layer
         number = self.used.get(short, 0)
         self.used[short] = number + 1
         if number and base is None:
@@ -108,8 +118,12 @@ class _Interception(TorchFunctionMode):
         if current is None:
             return func(*args, **kwargs)
         if func is functional.multi_head_attention_forward:
-            with self:
-                return _multi_head_attention(*args, **kwargs)
+            current[1].expected = ["qk", "av"]  # matrix products where the weights are wanted
+            try:
+                with self:
+                    return _multi_head_attention(*args, **kwargs)
+            finally:
+                current[1].expected = []
         module, owner = current
         if (emulated := _EMULATED.get(func)) is not None:
             with unobserved():
@@ -121,8 +135,9 @@ class _Interception(TorchFunctionMode):
         if owner.passes:
             return func(*args, **kwargs)
         kind = getattr(func, "__name__", str(func))
+        own = getattr(module, "original", type(module)).__name__
         raise ValueError(
-            f"module {owner.name!r} ({type(module).__name__}) computes {kind}, which cannot be emulated; "
+            f"module {owner.name!r} ({own}) computes {kind}, which cannot be emulated; "
             f'a rule with unsupported = "pass" leaves it in float32'
         )
 
@@ -134,6 +149,13 @@ def _parameter_name(module: nn.Module, tensor: torch.Tensor) -> str | None:
         if parameter is base:
             return name
     return None
+
+
+def _layer_of(module: nn.Module, parameter: str) -> Emulation | None:
+    """Emulation of the layer below `module` whose weight the parameter is."""
+    owner = module.get_submodule(parameter.rpartition(".")[0])
+    emulation = getattr(owner, "emulation", None)
+    return emulation if isinstance(emulation, Emulation) and owner is not module else None
 
 
 def _is_weight(x: torch.Tensor) -> bool:
@@ -198,12 +220,19 @@ def _einsum(module: nn.Module, owner: Owner, equation: Any, *operands: Any) -> A
         operands = tuple(operands[0])
     if len(operands) == 1:
         return torch.einsum(equation, *operands)
-    text = equation.replace(" ", "") if isinstance(equation, str) else "."
+    text = equation.replace(" ", "") if isinstance(equation, str) else ""
     inputs, arrow, out = text.partition("->")
     parts = inputs.split(",")
-    if "." in text or not arrow or len(operands) != 2 or len(parts) != 2:
+    if not arrow or len(operands) != 2 or len(parts) != 2:
         return NotImplemented
-    first, second = parts
+    # An ellipsis stands for as many leading axes as are left, the last of which are shared.
+    left_over = [x.ndim - len(part.replace("...", "")) for x, part in zip(operands, parts, strict=True)]
+    names = [letter for letter in ascii_uppercase if letter not in text][: max(0, *left_over)]
+    spelled = [
+        part.replace("...", "".join(names[len(names) - count :]) if count else "")
+        for part, count in zip((*parts, out), (*left_over, len(names)), strict=True)
+    ]
+    first, second, out = spelled
     if any(len(set(part)) != len(part) for part in (first, second, out)):
         return NotImplemented
     summed = [i for i in first if i in second and i not in out]
@@ -211,7 +240,12 @@ def _einsum(module: nn.Module, owner: Owner, equation: Any, *operands: Any) -> A
     left, right = ([i for i in part if i in out and i not in batch] for part in (first, second))
     if set(first) != {*summed, *batch, *left} or set(second) != {*summed, *batch, *right}:
         return NotImplemented
-    sizes = dict(zip(first + second, (*operands[0].shape, *operands[1].shape), strict=True))
+    shapes = [
+        dict(zip(part, x.shape, strict=True)) for part, x in zip((first, second), operands, strict=True)
+    ]
+    sizes = shapes[0] | shapes[1]
+    if any(shape[i] != sizes[i] for shape in shapes for i in shape):
+        return NotImplemented
     shared, outer, inner, terms = ([sizes[i] for i in axes] for axes in (batch, left, right, summed))
     rows = operands[0].permute([first.index(i) for i in (*batch, *left, *summed)])
     columns = operands[1].permute([second.index(i) for i in (*batch, *summed, *right)])

@@ -47,10 +47,10 @@ class Saved:
         self.inverse, self.finite = rounded.inverse, rounded.finite
         ctx.kept.append(torch.from_numpy(rounded.values) if once else x)
 
-    def again(self, ctx: Any, anew: Callable[[torch.Tensor], Rounded]) -> Rounded:
-        """The operand of the other product: as it was, or rounded by `anew`."""
-        kept = ctx.saved_tensors[self.index]
-        return Rounded(kept.numpy(), self.inverse, self.finite) if self.once else anew(kept)
+    def again(self, kept: tuple[torch.Tensor, ...], anew: Callable[[torch.Tensor], Rounded]) -> Rounded:
+        """The operand of the other product, from all saved tensors: as it was, or rounded by `anew`."""
+        x = kept[self.index]
+        return Rounded(x.numpy(), self.inverse, self.finite) if self.once else anew(x)
 
 
 class LinearProduct(torch.autograd.Function):
@@ -86,7 +86,7 @@ class LinearProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         """Gradients of x, weight and bias."""
-        emulation: Emulation = ctx.emulation
+        emulation, kept = ctx.emulation, ctx.saved_tensors
         streams = emulation.training
         once, rounded = emulation.once("error"), partial(emulation.round, streams=streams)
         errors = grads[0].reshape(-1, grads[0].shape[-1])
@@ -94,7 +94,7 @@ class LinearProduct(torch.autograd.Function):
         x_grad = weight_grad = bias_grad = None
         if ctx.needs_input_grad[0]:
             by_row = emulation.round(errors, "error", streams, along=1, keep=(0,))
-            kernel = ctx.weight.again(ctx, partial(rounded, role="weight", along=0, keep=(1,)))
+            kernel = ctx.weight.again(kept, partial(rounded, role="weight", along=0, keep=(1,)))
             x_grad = emulation.product(by_row, kernel, "backward", streams, ("error", "weight"))
             x_grad = x_grad.reshape(ctx.shape)
         if ctx.needs_input_grad[1] or (ctx.has_bias and ctx.needs_input_grad[2]):
@@ -103,7 +103,7 @@ class LinearProduct(torch.autograd.Function):
                 by_column = emulation.round(errors, "error", streams, along=0, keep=(1,))
         if ctx.needs_input_grad[1]:
             assert by_column is not None
-            rows = ctx.rows.again(ctx, partial(rounded, role="activation", along=0, keep=(1,)))
+            rows = ctx.rows.again(kept, partial(rounded, role="activation", along=0, keep=(1,)))
             weight_grad = emulation.product(by_column.T, rows, "gradient", streams, ("error", "activation"))
             weight_grad = emulation.restored(weight_grad, "weight_gradient", streams)
         if ctx.has_bias and ctx.needs_input_grad[2]:
@@ -148,7 +148,7 @@ class MatrixProduct(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> Gradients:
         """Gradients of a and b."""
-        emulation: Emulation = ctx.emulation
+        emulation, kept = ctx.emulation, ctx.saved_tensors
         streams = emulation.training
         errors, shapes = grads[0], ctx.shapes
         anew: Callable[..., Rounded] = partial(emulation.round, streams=streams)
@@ -156,14 +156,14 @@ class MatrixProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             rounded = emulation.round(errors, "error", streams, along=-1, keep=_but(errors, -1))
             axes = {"along": -1, "keep": _axes(len(shapes[1]), -1)}
-            right = ctx.right.again(ctx, partial(anew, role=ctx.roles[1], **axes))
+            right = ctx.right.again(kept, partial(anew, role=ctx.roles[1], **axes))
             pair = ("error", ctx.roles[1])
             left_grad = _gradient(rounded, right.T, ctx.roles[0], pair, shapes[0], emulation, streams)
         if ctx.needs_input_grad[1]:
             if rounded is None or not emulation.once("error"):
                 rounded = emulation.round(errors, "error", streams, along=-2, keep=_but(errors, -2))
             axes = {"along": -2, "keep": _axes(len(shapes[0]), -2)}
-            left = ctx.left.again(ctx, partial(anew, role=ctx.roles[0], **axes))
+            left = ctx.left.again(kept, partial(anew, role=ctx.roles[0], **axes))
             pair = (ctx.roles[0], "error")
             right_grad = _gradient(left.T, rounded, ctx.roles[1], pair, shapes[1], emulation, streams)
         return left_grad, right_grad, None, None, None

@@ -59,7 +59,7 @@ def results(model, inputs, **options):
     return [y, *(torch.zeros_like(x) if g is None else g for g, x in zip(gradients, leaves, strict=True))]
 
 
-def names(twin, kind=None):
+def names(twin):
     """Names of what a twin has emulated so far."""
     return sorted(emulation_state(twin))
 
@@ -117,8 +117,10 @@ def test_a_product_of_a_users_module_is_that_of_torch_and_is_emulated(name):
         assert torch.equal(one, other)
     inputs = inputs_of(*shapes)
     narrow = results(emulate(model, NARROW, seed=0), inputs)
-    for one, other in zip(narrow[:2], results(model, inputs)[:2], strict=True):
-        assert not torch.equal(one, other)
+    same = [torch.equal(*pair) for pair in zip(narrow, results(model, inputs), strict=True)]
+    # What is added, and a sum of so few errors, may be exact.
+    assert sum(same) <= name.startswith(("addmm", "baddbmm", "F."))
+    assert not same[0]
 
 
 ATTENTION = {
@@ -203,7 +205,6 @@ def test_multihead_attention_is_that_of_torch_and_is_emulated(name):
 
 
 def test_no_product_of_multihead_attention_is_left_out():
-    # With one number for all operands whatever is rounded vanishes.
     nothing = LayerPolicy.uniform("e2m1 scaling=none", "exact output=e2m1b3")
     for need_weights in (True, False):
         for role in ("in_proj", "out_proj", "qk", "av"):
@@ -248,11 +249,11 @@ def test_transformers_are_those_of_torch_and_are_emulated(training, activation):
 class Mixed(nn.Module):
     """Products of all kinds around layers."""
 
-    def __init__(self):
+    def __init__(self, n=4):
         super().__init__()
-        self.inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
-        self.w = nn.Parameter(torch.full((4, 4), 0.3))
-        self.table = nn.ParameterList([nn.Parameter(torch.full((4, 4), 0.7))])
+        self.inner = nn.Sequential(nn.Linear(n, n), nn.ReLU())
+        self.w = nn.Parameter(torch.full((n, n), 0.3))
+        self.table = nn.ParameterList([nn.Parameter(torch.full((n, n), 0.7))])
 
     def forward(self, x):
         y = self.inner(x) @ self.w
@@ -462,7 +463,7 @@ def test_a_twin_that_is_copied_or_saved_whole_goes_on_with_the_same_bits(way):
         file.seek(0)
         other = torch.load(file, weights_only=False)
     moved = adam(other)
-    moved.load_state_dict(optimizer.state_dict())
+    moved.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert early + train(other, moved, TOKENS[3:]) == losses
     assert same_bits(bits(other), expected)
     # The original has not moved.
@@ -518,12 +519,16 @@ def test_a_layers_numbers_do_not_depend_on_others():
 
 
 def test_a_run_has_the_same_bits_with_one_and_two_threads():
+    # Without normalisation, the gradients of which torch sums in float32 by threads.
     threads = torch.get_num_threads()
     runs = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            runs.append(whole_run())
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Embedding(7, 8), Mixed(8), nn.Linear(8, 8), nn.ReLU(), Head())
+            twin = emulate(model, STOCHASTIC, seed=0)
+            runs.append((train(twin, adam(twin), TOKENS), bits(twin)))
     finally:
         torch.set_num_threads(threads)
     assert runs[0][0] == runs[1][0]
