@@ -21,7 +21,8 @@ def compile_kernels() -> None:
     for rounding in ("nearest-even", "stochastic"):
         cast(x, "e5m2", rounding=rounding, seed=0)
         cast(x, "s3.4", rounding=rounding, seed=0)  # ends that are not symmetric
-        axpy(0.5, x, x, "e6m9", rounding=rounding, seed=0)
+        for fmt in ("e6m9", "e6m9-flush"):
+            axpy(0.5, x, x, fmt, rounding=rounding, seed=0)
         # Sums in float32 and in float64 tiles, and of an infinity, in plain loops.
         for operand in (x, 2.0**-20 * x, np.inf * x):
             matmul(operand, x, f"e5m10 rounding={rounding}", seed=0)

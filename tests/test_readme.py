@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_python_examples_run_one_after_the_other():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for block in blocks:

@@ -321,8 +321,9 @@ class Emulation:
         if a_inverse is None and b_inverse is None:
             return y
         one = np.float32(1.0)
-        factor = (one if a_inverse is None else a_inverse) * (one if b_inverse is None else b_inverse)
-        unscaled: np.ndarray = y * factor
+        with np.errstate(invalid="ignore", over="ignore"):  # an overflowed sum, or scales out of range
+            factor = (one if a_inverse is None else a_inverse) * (one if b_inverse is None else b_inverse)
+            unscaled: np.ndarray = y * factor
         return unscaled
 
     def add_bias(

@@ -267,7 +267,8 @@ def maps(table: pd.DataFrame, kind: str) -> go.Figure:
     """
     rows = table[table["role"].isin(ROLES[kind])]
     roles = [role for role in ROLES[kind] if role in set(rows["role"])]
-    layers = list(dict.fromkeys(rows["layer"]))
+    present = set(rows["layer"])
+    layers = [layer for layer in dict.fromkeys(table["layer"]) if layer in present]  # the same order in all
     measures = MEASURES[kind]
     figure = make_subplots(
         cols=len(measures),

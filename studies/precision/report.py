@@ -174,9 +174,11 @@ def _worst(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def _bits(table: pd.DataFrame) -> dict[str, Any]:
-    """Used and predicted bits: figure, and a row for each policy."""
+    """Used and predicted bits: figure, and a row for each policy with a floating-point accumulator."""
     if table.empty or table["used_bits"].isna().all():
         return {}
+    with_bits = table.loc[table["used_bits"].notna(), "policy"]
+    table = table[table["policy"].isin(with_bits)]
     rows = []
     for policy, mine in table.groupby("policy", sort=False):
         known = mine.dropna(subset=["slack"])

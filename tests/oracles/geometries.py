@@ -16,7 +16,7 @@ KINDS = {
 
 @st.composite
 def convolutions(draw, *, transposed=False):
-    """A layer and an input size, padding often beyond the kernel's reach."""
+    """(kind, arguments of its layer, input size), padding often beyond the kernel's reach."""
     axes = draw(st.integers(1, 2))
     each = lambda low, high: tuple(draw(st.integers(low, high)) for _ in range(axes))  # noqa: E731
     groups = draw(st.integers(1, 3))
@@ -31,4 +31,15 @@ def convolutions(draw, *, transposed=False):
     else:
         assume(all(n + 2 * p >= r for n, p, r in zip(size, padding, reach, strict=True)))
     inner, outer = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 3))
-    return KINDS[axes, transposed](inner, outer, kernel, bias=draw(st.booleans()), **options), size
+    options["bias"] = draw(st.booleans())
+    return (
+        (axes, transposed),
+        {"in_channels": inner, "out_channels": outer, "kernel_size": kernel, **options},
+        size,
+    )
+
+
+def layer_of(case):
+    """The layer that `convolutions` describes."""
+    kind, arguments, _ = case
+    return KINDS[kind](**arguments)

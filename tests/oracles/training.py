@@ -120,7 +120,7 @@ class Reference:
             self.history.setdefault(role, []).append(amax)
 
     def left(self, x, role, part=""):
-        """A tensor that leaves the layer: rounded as one that is summed over its features, and scaled back."""
+        """A tensor that leaves the layer: rounded as if summed over its features, and scaled back."""
         features = 1 if x.ndim == 4 else x.ndim - 1
         others = [1 if axis >= features else size for axis, size in enumerate(x.shape)]
         entered = self.entered(x, role, features, np.arange(math.prod(others)).reshape(others), part=part)
@@ -312,10 +312,10 @@ class Reference:
         one = Entered(np.ones(1, np.float32))
         lists = layers.rows_gradient(indices.tolist(), *table.shape)
         gradient = self.product(lists, table.shape, deltas, one, "gradient", ("error", "activation"))
-        self.used(errors, "error")
-        gradient = self.left(gradient, "weight_gradient")
         if padding_idx is not None:
             gradient[padding_idx] = 0.0
+        self.used(errors, "error")
+        gradient = self.left(gradient, "weight_gradient")
         return y, gradient
 
 

@@ -244,9 +244,10 @@ def test_an_empty_container_is_an_identity():
 
 
 FLOAT32 = [
-    nn.BatchNorm2d(2), nn.GroupNorm(1, 2), nn.LayerNorm(4), nn.InstanceNorm2d(2), nn.RMSNorm(4), nn.Softmax(-1),
-    nn.GELU(), nn.PReLU(), nn.SiLU(), nn.AvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Dropout(0.0),
-    nn.Flatten(), nn.Identity(), nn.ZeroPad2d(1), nn.Upsample(scale_factor=2), nn.PixelUnshuffle(2),
+    nn.BatchNorm2d(2), nn.GroupNorm(1, 2), nn.LayerNorm(4), nn.InstanceNorm2d(2), nn.RMSNorm(4),
+    nn.Softmax(-1), nn.GELU(), nn.PReLU(), nn.SiLU(), nn.AvgPool2d(2), nn.MaxPool2d(2),
+    nn.AdaptiveAvgPool2d(1), nn.Dropout(0.0), nn.Flatten(), nn.Identity(), nn.ZeroPad2d(1),
+    nn.Upsample(scale_factor=2), nn.PixelUnshuffle(2),
 ]  # fmt: skip
 
 

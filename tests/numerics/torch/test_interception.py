@@ -78,25 +78,40 @@ PRODUCTS = {
     ),
     "baddbmm": (own(lambda self, c, a, b: torch.baddbmm(c, a, b)), [(2, 3, 5), (2, 3, 4), (2, 4, 5)]),
     "einsum of matrices": (own(lambda self, a, b: torch.einsum("ik,kj->ij", a, b)), [(3, 4), (4, 5)]),
-    "einsum of batches": (own(lambda self, a, b: torch.einsum("bik,bjk->bij", a, b)), [(2, 3, 4), (2, 5, 4)]),
-    "einsum over two axes": (own(lambda self, a, b: torch.einsum("abc,dbc->ad", a, b)), [(2, 3, 4), (5, 3, 4)]),
-    "einsum with dots": (own(lambda self, a, b: torch.einsum("...ik,...kj->...ij", a, b)), [(2, 3, 4), (2, 4, 5)]),
+    "einsum of batches": (
+        own(lambda self, a, b: torch.einsum("bik,bjk->bij", a, b)), [(2, 3, 4), (2, 5, 4)],
+    ),
+    "einsum over two axes": (
+        own(lambda self, a, b: torch.einsum("abc,dbc->ad", a, b)), [(2, 3, 4), (5, 3, 4)],
+    ),
+    "einsum with dots": (
+        own(lambda self, a, b: torch.einsum("...ik,...kj->...ij", a, b)), [(2, 3, 4), (2, 4, 5)],
+    ),
     "outer by einsum": (own(lambda self, a, b: torch.einsum("i,j->ij", a, b)), [(3,), (4,)]),
     "vector weight": (own(lambda self, x: x @ self.w, w=(4,)), [(3, 4)]),
     "matrix weight": (own(lambda self, x: x @ self.w, w=(4, 5)), [(2, 3, 4)]),
     "matrix weight on the left": (own(lambda self, x: self.w @ x, w=(5, 3)), [(2, 3, 4)]),
-    "weight from the left by rmatmul": (own(lambda self, x: torch.Tensor.__rmatmul__(x, self.w), w=(5, 3)), [(3, 4)]),
+    "weight from the left by rmatmul": (
+        own(lambda self, x: torch.Tensor.__rmatmul__(x, self.w), w=(5, 3)), [(3, 4)],
+    ),
     "transposed weight": (own(lambda self, x: x @ self.w.T, w=(5, 4)), [(3, 4)]),
     "batch of weights": (own(lambda self, x: torch.bmm(x, self.w), w=(2, 4, 5)), [(2, 3, 4)]),
     "experts by einsum": (own(lambda self, x: torch.einsum("nd,edh->neh", x, self.w), w=(2, 4, 5)), [(3, 4)]),
     "F.linear": (own(lambda self, x: F.linear(x, self.w, self.b), w=(5, 4), b=(5,)), [(2, 3, 4)]),
     "F.linear of activations": (own(lambda self, x, w: F.linear(x, w)), [(3, 4), (5, 4)]),
-    "F.conv1d": (own(lambda self, x: F.conv1d(x, self.w, self.b, padding=1), w=(4, 2, 3), b=(4,)), [(2, 2, 6)]),
-    "F.conv2d": (
-        own(lambda self, x: F.conv2d(x, self.w, self.b, stride=2, groups=2), w=(4, 1, 2, 3), b=(4,)), [(2, 2, 5, 6)],
+    "F.conv1d": (
+        own(lambda self, x: F.conv1d(x, self.w, self.b, padding=1), w=(4, 2, 3), b=(4,)), [(2, 2, 6)],
     ),
-    "F.conv2d, padded by name": (own(lambda self, x: F.conv2d(x, self.w, padding="same"), w=(4, 2, 3, 3)), [(2, 2, 5, 6)]),
-    "F.conv_transpose2d": (own(lambda self, x: F.conv_transpose2d(x, self.w, stride=2), w=(2, 3, 2, 2)), [(1, 2, 3, 3)]),
+    "F.conv2d": (
+        own(lambda self, x: F.conv2d(x, self.w, self.b, stride=2, groups=2), w=(4, 1, 2, 3), b=(4,)),
+        [(2, 2, 5, 6)],
+    ),
+    "F.conv2d, padded by name": (
+        own(lambda self, x: F.conv2d(x, self.w, padding="same"), w=(4, 2, 3, 3)), [(2, 2, 5, 6)],
+    ),
+    "F.conv_transpose2d": (
+        own(lambda self, x: F.conv_transpose2d(x, self.w, stride=2), w=(2, 3, 2, 2)), [(1, 2, 3, 3)],
+    ),
     "F.conv_transpose1d": (own(lambda self, x: F.conv_transpose1d(x, self.w), w=(2, 3, 2)), [(1, 2, 3)]),
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from numerics import cast, parse_format
 from numerics.torch import LayerPolicy, emulate
-from oracles.geometries import convolutions
+from oracles.geometries import convolutions, layer_of
 
 WIDE = LayerPolicy(forward="e8m23", backward="e8m23", gradient="e8m23 chunk=3")
 FP8 = LayerPolicy.uniform("e5m2", "e6m9")
@@ -56,8 +56,7 @@ def test_without_formats_a_convolution_is_that_of_torch(transposed):
     @settings(max_examples=40)
     @given(case=convolutions(transposed=transposed), batch=st.integers(1, 3), seed=st.integers(0, 2**31))
     def check(case, batch, seed):
-        layer, size = case
-        both_ways(layer, [(batch, layer.in_channels, *size)], seed)
+        both_ways(layer_of(case), [(batch, case[1]["in_channels"], *case[2])], seed)
 
     check()
 

@@ -314,6 +314,26 @@ def test_used_and_predicted_bits_are_drawn_and_the_short_ones_alarm(results, pag
     assert "fc2, gradient: 9 used, 11 emulated" in page
 
 
+def test_policies_without_a_floating_point_accumulator_have_no_bits(tmp_path):
+    folder = made_up(tmp_path / "run")
+    table = pd.read_parquet(folder / "bits.parquet")
+    fused = table.assign(policy="fused", used_bits=pd.array([None, None], "Int64"), slack=pd.NA)
+    pd.concat([table, fused.astype(table.dtypes)]).to_parquet(folder / "bits.parquet")
+    assert [row["policy"] for row in context_of(load_results(folder))["bits"]["rows"]] == ["e4"]
+    fused.astype(table.dtypes).to_parquet(folder / "bits.parquet")
+    assert "No policy has a floating-point accumulator" in write_report(folder).read_text()
+
+
+def test_layers_have_one_order_in_all_maps():
+    rows = [("a", "activation"), ("b", "forward"), ("a", "forward")]
+    table = pd.DataFrame(
+        {"step": 0, "policy": "p", "layer": [layer for layer, _ in rows], "role": [role for _, role in rows],
+         "numerics": "e6m9", "length": 1, "underflow": 0.0, "saturation": 0.0, "overflow": 0.0,
+         "swamped": 0.0, "sqnr_db": 10.0}
+    )  # fmt: skip
+    assert list(maps(averaged(table), "product").data[0].y) == ["a", "b"]
+
+
 def test_what_is_missing_is_left_out_with_a_sentence(tmp_path):
     folder = made_up(tmp_path / "run", statistics=False, with_bits=False)
     text = write_report(folder).read_text()
