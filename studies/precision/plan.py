@@ -81,6 +81,11 @@ class Plan:
         plan._check_policies()
         return plan
 
+    @property
+    def resolution(self) -> float:
+        """Least difference of the metric of two runs, one test sample; 0 if it may be any number."""
+        return self.study.task.metric.step / len(self.data.test_inputs)
+
     def runs(self, folder: Path) -> list[Run]:
         """All runs; of every seed first the twin's, so that the first comparison comes early."""
         settings = self.study.settings.model_dump(mode="json", exclude_none=True, exclude={"seeds"})

@@ -52,6 +52,7 @@ def write_record(plan: Plan, folder: Path) -> None:
             "name": metric.name,
             "unit": metric.unit,
             "higher_is_better": metric.higher_is_better,
+            "resolution": plan.resolution,
         },
         "seeds": study.seeds,
         "policies": policies,
@@ -115,6 +116,7 @@ class Results:
             self.compared,
             metric=self.metric,
             larger_is_better=bool(self.record["metric"]["higher_is_better"]),
+            resolution=float(self.record["metric"]["resolution"]),
         )
 
     @cached_property

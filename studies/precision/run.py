@@ -300,7 +300,10 @@ def _result(study: Study, plan: Plan, folder: Path, outcomes: Sequence[Outcome])
     from studies.precision.predicted import study_bits  # and with it the reader of networks
 
     runs = pd.DataFrame([asdict(outcome) for outcome in outcomes])
-    table = summary(runs, metric=study.task.metric.name, larger_is_better=study.task.metric.higher_is_better)
+    metric = study.task.metric
+    table = summary(
+        runs, metric=metric.name, larger_is_better=metric.higher_is_better, resolution=plan.resolution
+    )
     swept = pd.DataFrame([{"policy": point.name, **point.swept} for point in plan.points])
     table = table.merge(swept, on="policy", how="left")
     for name, frame in (("table", table), ("runs", runs)):

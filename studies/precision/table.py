@@ -18,8 +18,14 @@ TWIN = "float32"  #: name of the full-precision twin
 CONFIDENCE = 0.95
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float], *, resolution: float = 0.0) -> tuple[float, float]:
     """Mean, and half the width of its interval; NaN where there are too few values.
+
+    Parameters
+    ----------
+    resolution
+        Of each number whose differences the values are: three equal differences of one test sample are no
+        proof, so the standard deviation counts as at least that of two rounding errors, resolution / sqrt(6).
 
     Examples
     --------
@@ -32,10 +38,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if count < 2:
         return mean, math.nan
     quantile = float(stdtrit(count - 1, 0.5 + CONFIDENCE / 2))
-    return mean, quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
+    deviation = max(float(np.std(values, ddof=1)), resolution / math.sqrt(6.0))
+    return mean, quantile * deviation / math.sqrt(count)
 
 
-def summary(runs: pd.DataFrame, *, metric: str, larger_is_better: bool) -> pd.DataFrame:
+def summary(
+    runs: pd.DataFrame, *, metric: str, larger_is_better: bool, resolution: float = 0.0
+) -> pd.DataFrame:
     """One row per policy, in the order of `runs`.
 
     Parameters
@@ -45,8 +54,8 @@ def summary(runs: pd.DataFrame, *, metric: str, larger_is_better: bool) -> pd.Da
         text if it has), ``skipped_steps`` and ``step_seconds``; the twin's policy is `TWIN`.
     metric
         Its name, for the verdict.
-    larger_is_better
-        Of the metric.
+    larger_is_better, resolution
+        Of the metric; the resolution is that of one run, 0 if it may be any number.
 
     Returns
     -------
@@ -66,7 +75,9 @@ def summary(runs: pd.DataFrame, *, metric: str, larger_is_better: bool) -> pd.Da
         pairs = [seed for seed in done.index if seed in twin.index and pd.isna(twin.loc[seed, "diverged"])]
         for column, short in (("training_loss", "loss"), ("metric", "metric")):
             differences = (done.loc[pairs, column] - twin.loc[pairs, column]).tolist() if name != TWIN else []
-            row[f"{short}_difference"], row[f"{short}_difference_interval"] = interval(differences)
+            row[f"{short}_difference"], row[f"{short}_difference_interval"] = interval(
+                differences, resolution=resolution if short == "metric" else 0.0
+            )
         row["diverged"] = len(mine) - len(done)
         row["skipped_steps"] = int(mine["skipped_steps"].sum())
         row["relative_step_time"] = _ratio(mine["step_seconds"], twin["step_seconds"])

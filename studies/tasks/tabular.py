@@ -138,7 +138,7 @@ def right_side_percent(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[flo
     return 100.0 * int(((outputs[:, 0] > 0) == (labels == 1)).sum()), len(labels)
 
 
-ACCURACY = Metric(name="accuracy", unit="%", higher_is_better=True, function=right_side_percent)
+ACCURACY = Metric(name="accuracy", unit="%", higher_is_better=True, function=right_side_percent, step=100.0)
 
 
 class CancerTable(TaskTable):

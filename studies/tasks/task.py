@@ -83,12 +83,15 @@ class Metric:
         Of outputs and labels of a batch: the total, and the number of things it counts (samples,
         characters). The metric is the sum of the totals over the sum of the numbers, which does not
         depend on how the samples are cut into batches.
+    step
+        Least change of a total, where that is a count: 100 for a share in percent. 0 if it may be any number.
     """
 
     name: str
     unit: str
     higher_is_better: bool
     function: Callable[[torch.Tensor, torch.Tensor], tuple[float, int]]
+    step: float = 0.0
 
     def mean(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Metric over batches of outputs and labels.
@@ -121,7 +124,7 @@ def right_percent(outputs: torch.Tensor, labels: torch.Tensor) -> tuple[float, i
 
 
 #: Share of samples classified correctly, in percent.
-ACCURACY = Metric(name="accuracy", unit="%", higher_is_better=True, function=right_percent)
+ACCURACY = Metric(name="accuracy", unit="%", higher_is_better=True, function=right_percent, step=100.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from oracles import integers, layers
-from oracles.blocks import mx_row, nv_rows
+from oracles.blocks import mx_row, nearest_float32, nv_rows
 from oracles.orders import BINARY32
 from oracles.rational import binade, largest, last_code, round_rational, value_of_code
 
@@ -57,19 +57,22 @@ def in_blocks(x, fmt, rounding, along, groups=1):
         rows = [mx_row(row, fmt.element, top, mode, fmt.block) for row in rows]
     else:
         assert fmt.block == 16
+        top = max((abs(Fraction(v)) for row in rows for v in row), default=Fraction(0))
+        tensor = max(nearest_float32(top / (448 * 6)), 2.0**-149) if top else 1.0
         rows = [
             [math.copysign(float32(v), old) for v, old in zip(new, row, strict=True)]
-            for new, row in zip(nv_rows(rows, fmt, mode), rows, strict=True)
+            for new, row in zip(nv_rows(rows, fmt, mode, tensor), rows, strict=True)
         ]
     return np.moveaxis(np.array(rows, np.float32).reshape(moved.shape), -1, along)
 
 
 def scale_of(amax, fmt, power_of_two):
-    """What brings `amax` to the largest value, at most 2**126; 1 for zero and what is not finite."""
+    """What brings `amax` to the largest value, in 2**-126..2**126; 1 for zero and what is not finite."""
     if amax == 0.0 or not math.isfinite(amax):
         return 1.0
     ratio = largest(fmt) / Fraction(amax)
-    return min(float(Fraction(2) ** binade(ratio)) if power_of_two else float32(ratio), 2.0**126)
+    scale = float(Fraction(2) ** binade(ratio)) if power_of_two else float32(ratio)
+    return min(max(scale, 2.0**-126), 2.0**126)
 
 
 def amax_of(x):

@@ -178,6 +178,7 @@ def test_dropout_in_attention_drops_and_keeps_the_mean():
     assert abs(y.mean().item() - 1.0) < 0.02
 
 
+CAUSAL = torch.triu(torch.full((3, 3), -math.inf), 1)
 MULTIHEAD = {
     "plain": ({}, {}, [(2, 3, 8)] * 3),
     "batch first": ({"batch_first": True}, {}, [(2, 3, 8)] * 3),
@@ -187,14 +188,16 @@ MULTIHEAD = {
     "zeros attended": ({"add_zero_attn": True}, {}, [(2, 3, 8)] * 3),
     "other widths": ({"kdim": 6, "vdim": 5, "batch_first": True}, {}, [(2, 3, 8), (2, 4, 6), (2, 4, 5)]),
     "unbatched": ({}, {}, [(3, 8)] * 3),
-    "masked": ({"batch_first": True}, {"attn_mask": torch.triu(torch.full((3, 3), -math.inf), 1)}, [(2, 3, 8)] * 3),
+    "masked": ({"batch_first": True}, {"attn_mask": CAUSAL}, [(2, 3, 8)] * 3),
     "causal": (
         {"batch_first": True},
-        {"attn_mask": torch.triu(torch.full((3, 3), -math.inf), 1), "is_causal": True, "need_weights": False},
+        {"attn_mask": CAUSAL, "is_causal": True, "need_weights": False},
         [(2, 3, 8)] * 3,
     ),
     "keys padded": (
-        {"batch_first": True}, {"key_padding_mask": torch.tensor([[False, False, True]] * 2)}, [(2, 3, 8)] * 3,
+        {"batch_first": True},
+        {"key_padding_mask": torch.tensor([[False, False, True]] * 2)},
+        [(2, 3, 8)] * 3,
     ),
     "weights of each head": ({}, {"average_attn_weights": False}, [(2, 3, 8)] * 3),
 }  # fmt: skip

@@ -85,7 +85,7 @@ def made_up(folder, *, seeds=(0, 1), statistics=True, with_bits=True, missing=()
                           statistics=statistics)  # fmt: skip
     record = {
         "task": "two made-up layers", "seeds": list(seeds), "policies": policies,
-        "metric": {"name": "accuracy", "unit": "%", "higher_is_better": True},
+        "metric": {"name": "accuracy", "unit": "%", "higher_is_better": True, "resolution": 0.05},
         "versions": {"python": "3.11.7", "torch": "2.9.0"}, "machine": "x86_64",
     }  # fmt: skip
     (folder / "study.json").write_text(json.dumps(record))
@@ -130,7 +130,7 @@ def test_the_table_has_means_intervals_and_paired_differences(page):
     )
     assert (name, diverged, skipped, seconds) == ("e4", "", "2", "x2.50")
     assert accuracy == "81 ± 13"
-    assert difference == "-10.0000 ± 0.0000"  # of both seeds, without scatter
+    assert difference == "-10.00 ± 0.18"  # of both seeds: 12.706 * 0.05 / sqrt(6) / sqrt(2), the resolution
     assert verdict == "worse by 10 in accuracy"
     assert loss == "0.23 ± 0.25"
     assert loss_difference == "+0.12 ± 0.13"  # of 0.11 and 0.13

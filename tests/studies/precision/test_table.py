@@ -111,3 +111,13 @@ def test_the_twin_comes_first_and_is_compared_with_nothing():
     assert math.isnan(table.loc[0, "loss_difference"])
     assert table["relative_step_time"].tolist() == pytest.approx([1.0, 3.0, 3.0])
     assert table["skipped_steps"].tolist() == [3, 3, 3]
+
+
+def test_equal_differences_of_one_test_sample_are_no_proof():
+    # Three seeds, each one of 2000 images worse: 0.05 +- 4.303 * 0.05 / sqrt(6) / sqrt(3).
+    mean, half = interval([-0.05, -0.05, -0.05], resolution=0.05)
+    assert mean == pytest.approx(-0.05)
+    assert half == pytest.approx(4.302653 * 0.05 / math.sqrt(18), rel=1e-5)
+    assert interval([-0.05, -0.05, -0.05])[1] == pytest.approx(0.0, abs=1e-12)
+    spread = [-0.1, 0.4, 0.9]
+    assert interval(spread, resolution=0.05) == interval(spread)
