@@ -101,8 +101,9 @@ def training_sums(network: nn.Module, inputs: torch.Tensor, policy: Policy) -> S
         The network cannot be read or emulated, or does not run on such inputs.
     """
     read = read_torch(network, inputs, batch=len(inputs))
-    used, lookups = _used(network, inputs, policy)
-    names = set(used)
+    used, lookups, layers = _used(network, inputs, policy)
+    # A module may compute with the weight of a layer below it: that layer has a row, but is never called.
+    names = used.keys() | layers
     unnamed = frozenset(name for name, owned in used.items() if owned and _is_unnamed(name))
     rows: dict[str, list[TrainingProducts]] = {}
     others: dict[str, list[TrainingProducts]] = {}
@@ -181,8 +182,20 @@ def _of_layer(name: str, rows: list[TrainingProducts], *, of_activations: bool) 
             yield Sum(layer=name, product=product, length=length, operands=operands[product])
 
 
-def _used(network: nn.Module, inputs: torch.Tensor, policy: Policy) -> tuple[dict[str, bool], dict[str, int]]:
-    """Layers that a pass uses, each with whether a module computes it itself; uses of an embedding's row."""
+def _used(
+    network: nn.Module, inputs: torch.Tensor, policy: Policy
+) -> tuple[dict[str, bool], dict[str, int], set[str]]:
+    """What a pass uses.
+
+    Returns
+    -------
+    used
+        Layers and products, each with whether it is a product that a module computes itself.
+    lookups
+        Of each embedding, how often its most read row is read.
+    layers
+        All layers, used or not.
+    """
     rules = [Rule(modules, unsupported=setting) for modules, setting in passing(policy)]
     twin = emulate(network, Policy([*rules, Rule.every("*", LayerPolicy())]), seed=0).eval()
     used: dict[str, bool] = {}
@@ -194,9 +207,9 @@ def _used(network: nn.Module, inputs: torch.Tensor, policy: Policy) -> tuple[dic
             most = int(given[0].flatten().bincount().max())
             lookups[name] = max(lookups.get(name, 0), most)
 
-    for name, module in twin.named_modules():
-        if isinstance(module, EmulatedLayer):
-            module.register_forward_hook(partial(note, name))
+    layers = {name: module for name, module in twin.named_modules() if isinstance(module, EmulatedLayer)}
+    for name, module in layers.items():
+        module.register_forward_hook(partial(note, name))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             twin(inputs)
@@ -205,10 +218,10 @@ def _used(network: nn.Module, inputs: torch.Tensor, policy: Policy) -> tuple[dic
             raise ValueError(
                 f"the network does not run on {inputs.dtype} inputs of shape {tuple(inputs.shape)}: {line}"
             ) from error
-    for module in twin.modules():
-        if isinstance(module, EmulatedContainer):
-            used |= dict.fromkeys(module.owner.emulations, True)
-    return used, lookups
+    for container in twin.modules():
+        if isinstance(container, EmulatedContainer):
+            used |= dict.fromkeys(container.owner.emulations, True)
+    return used, lookups, set(layers)
 
 
 def _is_unnamed(name: str) -> bool:

@@ -323,9 +323,9 @@ sizes = st.integers(1, 9)
 
 @st.composite
 def tensors(draw, formats):
-    """Format, scaling and rounding of a tensor."""
+    """Format and rounding of a tensor, with scaling of formats that are neither wide nor blocks."""
     fmt = draw(st.sampled_from(formats))
-    scaling = "" if "block" in fmt or fmt[:2] in ("mx", "nv") else f" scaling={draw(st.sampled_from(SCALES))}"
+    scaling = f" scaling={draw(st.sampled_from(SCALES))}" if fmt in NARROW + FIXED else ""
     return f"{fmt}{scaling} rounding={draw(modes)}"
 
 
