@@ -14,9 +14,10 @@ from numerics._kernels import rounding as modes
 from numerics._packing import SelfPacking, over_panels, pack, row_starts, scratch, share
 from numerics._target import Target, full_setting
 from numerics.accumulator import Accumulator
-from numerics.certificate import Certificate, Operand
+from numerics.certificate import Certificate
 from numerics.rounding import Rounding
 
+_FROM_ZERO = (roundings.Full32, roundings.Binary32)  # kinds that know the sign of a zero
 _NARROW = (roundings.Random32, roundings.Sieved32)
 _BLOCK = 512  # columns per pass of the plain loops: the running sums stay in the first-level cache
 
@@ -84,12 +85,7 @@ class Way(NamedTuple):
         if config.DISABLE_JIT or 0 in (left.size, right.size, length):
             return None
         left, right = (np.ascontiguousarray(x).reshape(-1) for x in (left, right))
-        found = None
-        first, second = Operand.at_a_glance(left), Operand.at_a_glance(right)
-        if first is not None and second is not None:
-            found = Certificate.for_operands(first, second, length, accumulator)
-        if found is None or found.path != "float32":
-            found = Certificate.for_operands(Operand.of(left), Operand.of(right), length, accumulator)
+        found = Certificate.of(left, right, accumulator, length)
         if found.path == "exact":
             return None
         target = Target.of(accumulator.format, accumulator.rounding)
@@ -104,8 +100,8 @@ class Way(NamedTuple):
     def tiles(self) -> Tiles:
         """Kind of tile and what its kernels want to know of it."""
         setting, control = setting_of(self.certificate, self.target)
-        wide = isinstance(setting, roundings.Nearest64)
-        return Tiles(setting, control, 1 if wide else 2, isinstance(setting, roundings.Full32), wide)
+        wide, from_zero = isinstance(setting, roundings.Nearest64), isinstance(setting, _FROM_ZERO)
+        return Tiles(setting, control, 1 if wide else 2, from_zero, wide)
 
 
 class Tiles(NamedTuple):
@@ -132,6 +128,8 @@ def is_checked(certificate: Certificate, target: Target) -> bool:
 def setting_of(certificate: Certificate, target: Target) -> tuple[Any, int]:
     """Kind of tile, and the direction in which the processor must round."""
     frac_bits, shift = target.frac_bits, 23 - target.frac_bits
+    if certificate.path == "binary32":
+        return roundings.Binary32(32), vectors.TO_NEAREST
     if certificate.path == "float64":
         return roundings.Nearest64(52 - frac_bits), vectors.TO_NEAREST
     if certificate.path == "float32-full":
@@ -153,7 +151,7 @@ def _in_tiles(
     a: np.ndarray, b: np.ndarray, chunk: int, setting: tuple[float, ...], control: int
 ) -> Float[np.ndarray, "m n"]:
     """Share the panels of columns among threads."""
-    from_zero, wide = isinstance(setting, roundings.Full32), isinstance(setting, roundings.Nearest64)
+    from_zero, wide = isinstance(setting, _FROM_ZERO), isinstance(setting, roundings.Nearest64)
     rows, starts, columns = pack(a, b, tiles.height_of(setting))
     out = (np.zeros if from_zero else np.empty)((len(a), columns.shape[0] * columns.shape[2]), np.float32)
     rows = rows.astype(np.float64) if wide else rows
@@ -191,7 +189,7 @@ def batched(
         sums = scratch("sums", m * width).reshape(m, width)
         batches.gemm_batch(
             left, right, out, starts, way.chunk, kind.setting, kind.control, kind.panels, kind.from_zero,
-            narrow, narrow.astype(np.float64) if kind.wide else narrow,
+            narrow, np.empty(narrow.size) if kind.wide else narrow,
             columns, sums, first, last,
         )  # fmt: skip
 

@@ -12,10 +12,10 @@ from numerics._kernels import facts
 from numerics._kernels.tiles import CHECKED_DEPTH
 from numerics._kernels.vectors import HAS_DIRECTED
 from numerics.accumulator import Accumulator
-from numerics.formats import FloatFormat
+from numerics.formats import BINARY32, FloatFormat
 from numerics.rounding import Mode, Rounding
 
-Path = Literal["float32", "float32-full", "float64", "float64-full", "exact"]
+Path = Literal["binary32", "float32", "float32-full", "float64", "float64-full", "exact"]
 
 _INFINITY_BITS = 0x7F800000  # of float32; NaNs are above
 _LEAST_NORMAL_BITS = 0x00800000
@@ -83,6 +83,9 @@ def _flat(x: np.ndarray) -> np.ndarray:
 class Certificate:
     """Why a faster arithmetic gives the bits of the definition for these operands.
 
+    Of float32 operands into binary32 to nearest even, ``binary32``, nothing need be known: a fused
+    multiply-add of the processor is the definition. For all other registers:
+
     With sa, sb significand bits, least units 2**ua, 2**ub and largest magnitudes of the operands,
     q = ua + ub, p the precision of the accumulator, and B a bound on every partial sum:
 
@@ -133,20 +136,26 @@ class Certificate:
     ceiling: float = float("inf")
 
     @classmethod
-    def of(cls, a: np.ndarray, b: np.ndarray, accumulator: Accumulator) -> Certificate:
-        """Certificate of ``a @ b``.
+    def of(
+        cls, a: np.ndarray, b: np.ndarray, accumulator: Accumulator, length: int | None = None
+    ) -> Certificate:
+        """Certificate of ``a @ b``, or of any products of two operands whose sums have `length` terms.
 
         Raises
         ------
         ValueError
             Products that float64 cannot hold.
         """
+        length = a.shape[1] if length is None else length
+        to_nearest = accumulator.rounding.mode is Mode.NEAREST_EVEN
+        if accumulator.format == BINARY32 and to_nearest and a.dtype == b.dtype == np.float32:
+            return cls(path="binary32", bound=float("inf"))
         left, right = Operand.at_a_glance(a), Operand.at_a_glance(b)
         if left is not None and right is not None:
-            found = cls.for_operands(left, right, a.shape[1], accumulator)
+            found = cls.for_operands(left, right, length, accumulator)
             if found.path == "float32":
                 return found
-        return cls.for_operands(Operand.of(a), Operand.of(b), a.shape[1], accumulator)
+        return cls.for_operands(Operand.of(a), Operand.of(b), length, accumulator)
 
     @classmethod
     def for_operands(

@@ -23,6 +23,12 @@ class Nearest64(NamedTuple):
     shift: int
 
 
+class Binary32(NamedTuple):
+    """None: a float32 sum of an exact product and a float32 number is that of the register."""
+
+    bits: int  # 32: a kind has a field
+
+
 class Full32(NamedTuple):
     """To nearest even, of any float32 sum, with subnormals, overflow, zeros of both signs, NaN."""
 
@@ -139,6 +145,16 @@ class _Nearest(Rounder):
             return builder.fsub(builder.fadd(x, big), big)
         power = v.floats(power)
         return v.fma(power, self.down, v.fma(power, self.up, x))
+
+
+class _Binary(Rounder):
+    """A fused multiply-add has rounded the sum already."""
+
+    def prepare(self, bits):
+        pass
+
+    def round(self, x, cell, shared):
+        return x
 
 
 class _Nearest64(_Nearest):
@@ -314,6 +330,7 @@ class _AnyRandom64(_Any, _Random64):
 
 
 KINDS = {
+    Binary32: _Binary,
     Nearest32: _Nearest,
     Nearest64: _Nearest64,
     Full32: _Full,

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from numerics import threads
 from numerics.torch import LayerPolicy, Policy, emulate, restore
 from numerics.torch.emulate import emulation_state, load_emulation_state
 from numerics.torch.policy import Rule
@@ -538,17 +539,19 @@ def test_a_layers_numbers_do_not_depend_on_others():
 
 def test_a_run_has_the_same_bits_with_one_and_two_threads():
     # Without normalisation, the gradients of which torch sums in float32 by threads.
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     runs = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
+            threads.limit(count)
             torch.manual_seed(0)
             model = nn.Sequential(nn.Embedding(7, 8), Mixed(8), nn.Linear(8, 8), nn.ReLU(), Head())
             twin = emulate(model, STOCHASTIC, seed=0)
             runs.append((train(twin, adam(twin), TOKENS), bits(twin)))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+        threads.limit(None)
     assert runs[0][0] == runs[1][0]
     assert same_bits(runs[0][1], runs[1][1])
 

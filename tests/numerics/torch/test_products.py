@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from numerics import cast, parse_format
+from numerics import cast, parse_format, threads
 from numerics.torch import LayerPolicy, emulate
 from oracles.geometries import convolutions, layer_of
 
@@ -338,18 +338,24 @@ def test_equal_layers_draw_different_words():
 )
 def test_the_thread_count_changes_nothing(text):
     policy = LayerPolicy.uniform("e4m3fn scaling=channel rounding=stochastic:8", text)
-    model, x = network(), torch.randn(8, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(4, 16, 3, padding=1), nn.ConvTranspose2d(16, 8, 2), nn.Flatten(), nn.Linear(8 * 81, 64)
+    )
+    x = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
+            threads.limit(count)
             twin = emulate(model, policy, seed=3)
             y = twin(x)
             y.square().sum().backward()
             results.append([y, *(p.grad for p in twin.parameters())])
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
+        threads.limit(None)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
 
 
