@@ -216,7 +216,11 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         "the number of an addition; a cast has none",
     ),
     ("casts", r"^cast_undecided \| for i .* -> \(group\)$", "decided elements are only rounded again"),
-    ("casts", r"^axpy_(any|stochastic) \| .*round_sum.* \| 0 -> ", "the number of an addition; a cast has none"),
+    (
+        "casts",
+        r"^axpy_(any|stochastic) \| .*round_sum.* \| 0 -> ",
+        "the number of an addition; a cast has none",
+    ),
     ("casts", r"^axpy_stochastic \| more = .* \| (> -> >=|16 -> \(15\))", "elements are only rounded again"),
     ("casts", r"^_round_block \| bits = 16 if .* \| 16 -> \(15\)", "the exact one takes more digits sooner"),
     ("casts", r"^cast_stochastic \| more = .* \| > -> >=", "elements are only rounded again"),

@@ -278,3 +278,30 @@ def factors(number):
         if number % low == 0 and number // low < 1 << 24:
             return low, number // low
     return None
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(1, 70)),
+    chunk=st.one_of(st.none(), st.integers(1, 12)),
+    exponents=st.sampled_from([(-3, 3), (-140, -100), (-75, -60), (50, 63), (0, 127)]),
+)
+def test_float32_operands_into_binary32_are_those_of_the_plain_loops(seed, shape, chunk, exponents):
+    # All 24 bits of each operand: products have 48, and only a fused multiply-add rounds once.
+    rng = np.random.default_rng(seed)
+    m, k, n = shape
+    a, b = (
+        np.ldexp(rng.uniform(-2, 2, size), rng.integers(*exponents, size)).astype(np.float32)
+        for size in ((m, k), (k, n))
+    )
+    a[rng.random(a.shape) < 0.2] = -0.0
+    accumulator = Accumulator("e8m23", chunk=chunk)
+    assert Certificate.of(a, b, accumulator).path == "binary32"
+    expected = np.empty((m, n), np.float32)
+    target = Target.of(accumulator.format, accumulator.rounding).scalars()
+    loops.gemm_exact(a, b, expected, min(chunk or k, k), target, 0, 0, 0)
+    found = matmul(a, b, accumulator)
+    nan = np.isnan(expected)
+    np.testing.assert_array_equal(np.isnan(found), nan)
+    np.testing.assert_array_equal(found.view(np.int32)[~nan], expected.view(np.int32)[~nan])

@@ -173,7 +173,9 @@ def check_convolution(rng, policy, layer, size, batch=3, *, kind="plain", uses=1
     apply = reference.transposed if layer.transposed else reference.convolution
     for _ in range(uses):
         x = strided(values(rng, batch, layer.in_channels, *size, kind=kind), rng)
-        errors = strided(values(rng, *layer(x).shape, kind=kind), rng)
+        with torch.no_grad():
+            shape = emulate(layer, policy, seed=0)(x).shape
+        errors = strided(values(rng, *shape, kind=kind), rng)
         arguments = [
             as_image(numbers(v)) if v is None or v.ndim > 1 else numbers(v)
             for v in (x, layer.weight, layer.bias, errors)

@@ -56,7 +56,9 @@ def test_without_formats_a_convolution_is_that_of_torch(transposed):
     @settings(max_examples=40)
     @given(case=convolutions(transposed=transposed), batch=st.integers(1, 3), seed=st.integers(0, 2**31))
     def check(case, batch, seed):
-        both_ways(layer_of(case), [(batch, case[1]["in_channels"], *case[2])], seed)
+        # oneDNN crashes now and then on dilated, strided convolutions of images that are mostly padding.
+        with torch.backends.mkldnn.flags(enabled=False):
+            both_ways(layer_of(case), [(batch, case[1]["in_channels"], *case[2])], seed)
 
     check()
 
@@ -334,13 +336,15 @@ def test_equal_layers_draw_different_words():
 
 
 @pytest.mark.parametrize(
-    "text", ["e6m4 rounding=stochastic", "e6m4", "hopper-fp8", "exact output=e6m4", "e8m23 lanes=4"]
+    "text", ["e6m4 rounding=stochastic", "e6m4", "hopper-fp8", "exact output=e6m4", "e8m23 lanes=4", "int24"]
 )
-def test_the_thread_count_changes_nothing(text):
+def test_the_thread_count_changes_nothing(text, monkeypatch):
+    for place in ("_packing", "integer"):  # so that small products are split too
+        monkeypatch.setattr(f"numerics.{place}._LEAST_WORK", 1000)
     policy = LayerPolicy.uniform("e4m3fn scaling=channel rounding=stochastic:8", text)
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(4, 16, 3, padding=1), nn.ConvTranspose2d(16, 8, 2), nn.Flatten(), nn.Linear(8 * 81, 64)
+        nn.Conv2d(4, 48, 3, padding=1), nn.ConvTranspose2d(48, 8, 2), nn.Flatten(), nn.Linear(8 * 81, 64)
     )
     x = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     before = torch.get_num_threads()
