@@ -51,6 +51,7 @@ def both_ways(model, inputs, seed=0):
     compare(model, inputs, WIDE, equal, integers)
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # a remark of `flags`
 @pytest.mark.parametrize("transposed", [False, True], ids=["convolution", "transposed"])
 def test_without_formats_a_convolution_is_that_of_torch(transposed):
     @settings(max_examples=40)
@@ -336,7 +337,15 @@ def test_equal_layers_draw_different_words():
 
 
 @pytest.mark.parametrize(
-    "text", ["e6m4 rounding=stochastic", "e6m4", "hopper-fp8", "exact output=e6m4", "e8m23 lanes=4", "int24"]
+    "text",
+    [
+        "e6m4 rounding=stochastic",
+        "e6m4",
+        "hopper-fp8",
+        "exact output=e6m4",
+        "e8m23 lanes=4",
+        "int24 rounding=nearest-even",
+    ],
 )
 def test_the_thread_count_changes_nothing(text, monkeypatch):
     for place in ("_packing", "integer"):  # so that small products are split too
