@@ -162,7 +162,7 @@ def test_failing_evaluations_are_recorded_and_the_campaign_goes_on(tmp_path, tin
     config = tmp_path / "failing.toml"
     config.write_text(
         tiny_text.replace("learning_rate = 0.05", "learning_rate = 1e6").replace(
-            "accumulator_exp_bits = 6", "accumulator_exp_bits = 3"
+            "accumulator_exp_bits = 6", "accumulator_exp_bits = 4"
         )
     )
     result = campaign(config, tmp_path / "run")
