@@ -12,6 +12,8 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from numerics import threads
 from studies.training import Numerics, Outcome, Recipe, train
 
@@ -103,6 +105,7 @@ def _prepare_worker(
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     threads.limit(1)
+    threadpool_limits(1, user_api="blas")  # numpy's products, of integers among others
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if prepare is not None:
         prepare(*arguments)

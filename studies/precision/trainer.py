@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 
 from numerics import threads
 from numerics.torch import LossScaler, LowPrecision, emulate
@@ -207,7 +208,7 @@ def _alone() -> Iterator[None]:
     torch.set_num_threads(1)
     threads.limit(1)
     try:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(before)
