@@ -9,7 +9,8 @@ numerics, attention included. Columns:
 * step / float32: process time of the emulated step over that of the same step in plain PyTorch, medians of
   interleaved repetitions; forward, backward and update (SGD with momentum, in float32 in both).
 * GMAC/s: multiply-accumulates of the three products per second of the whole emulated step; in kernels: per
-  second of the kernels that sum them. Those of a convolution gather the windows as well.
+  second of the kernels that sum them. Those of a convolution gather the windows as well, those of a stack
+  of products pack them.
 * kernels, own, rest: shares of the emulated step: inside these kernels; in the rest of the emulation
   (rounding of operands, biases, packing, Python); and what PyTorch needs for everything that is no
   product (activations, pooling, normalisation, loss, update), measured as the float32 step with every product
@@ -42,11 +43,15 @@ from torch import nn
 from torch.nn import functional
 
 from numerics import threads
-from numerics._kernels import tiles, windows
+from numerics._kernels import batches, tiles, windows
 from numerics.torch import LayerPolicy, emulate
 
 NUMERICS = LayerPolicy.uniform("e5m2", "e6m9", weight_gradient="e5m2")
-_KERNELS = {tiles: ("gemm", "gemm_checked"), windows: ("convolve", "weight_gradient")}
+_KERNELS = {
+    tiles: ("gemm", "gemm_checked"),
+    batches: ("gemm_batch",),
+    windows: ("convolve", "weight_gradient"),
+}
 CASES = ("c1", "c2", "transformer")
 
 
