@@ -185,3 +185,31 @@ def test_only_a_float32_matrix_can_be_prepared():
         prepare(np.ones((2, 2)))
     with pytest.raises(ValueError, match=r"b must have two axes, got shape \(2,\)"):
         prepare(np.ones(2, np.float32))
+
+
+@pytest.mark.parametrize("shape", [(20, 17, 70), (40, 9, 5), (3, 33, 33)], ids=str)
+@pytest.mark.parametrize(
+    ("text", "scale"),
+    [
+        ("e6m9", 1.0),  # float32 tiles
+        ("e6m9 chunk=5", 1.0),
+        ("e6m9 chunk=5 rounding=toward-zero", 1.0),
+        ("e8m13 chunk=4", 1.0),  # float64 tiles
+        ("e5m9 chunk=3", 1e4),  # float32 with overflow, which knows the sign of a zero
+        ("e8m23", 1.0),  # the processor's own multiply-adds
+        ("e8m23 chunk=4", 1.0),
+    ],
+)
+def test_a_stack_has_the_bits_of_its_products_in_every_kind_of_tile(text, scale, shape):
+    rng = np.random.default_rng(0)
+    m, k, n = shape
+    a, b = (
+        cast((scale * rng.normal(size=size)).astype(np.float32), "e6m4") for size in ((5, m, k), (5, k, n))
+    )
+    a[1], a[3, ::2] = -0.0, -0.0
+    b[1] = abs(b[1])
+    stack = matmul(a, b, text)
+    assert 0.0 in stack
+    for number in range(5):
+        single = matmul(a[number], b[number], text)
+        np.testing.assert_array_equal(stack[number].view(np.int32), single.view(np.int32))
