@@ -201,6 +201,11 @@ EQUIVALENT: tuple[tuple[str, str, str], ...] = (
         r"^cast_nearest_even_f32 \| most = .* \| 127 -> \(126\)",
         "a value of that binade overflows anyway",
     ),
+    (
+        "windows",
+        r"^weight_gradient \| columns\[-\(-\(m if upright",
+        "lanes that count for nothing: their speed only",
+    ),
     ("casts", r"^_round_block \| field = .* \| 1223 -> ", "far beyond every format"),
     ("casts", r"^cast_nearest_even_f32 \| field = .* -> \(0x7f800001", "a last bit that is set is in no tie"),
     ("loops", r"^module \| _EXPONENT_64 = .* -> \(0x7ff0000000000001", "a last bit that is set is in no tie"),
