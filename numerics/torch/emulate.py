@@ -14,15 +14,16 @@ from numerics.torch.emulation import Emulation, Observer
 from numerics.torch.interception import PRODUCT_NAMES, Owner
 from numerics.torch.modules import (
     FLOAT32_PARTS,
-    HOLDERS,
     LAYERS,
     Emulated,
     EmulatedContainer,
     EmulatedLayer,
+    LeftAlone,
     RoundedOutput,
     emulated_class,
     is_composite,
     is_float32,
+    is_known,
     is_loss,
     layer_kind,
 )
@@ -112,6 +113,8 @@ def emulate(
         elif is_composite(module):
             module.__class__ = emulated_class(type(module), EmulatedContainer)
             module.owner = Owner(name, make, passes=rules.unsupported(name) == "pass")
+        elif not is_known(module) and not isinstance(module, torch.jit.ScriptModule):
+            module.__class__ = emulated_class(type(module), LeftAlone)
     return model
 
 
@@ -215,8 +218,7 @@ def _check(name: str, module: nn.Module, rules: Policy) -> None:
                 raise ValueError(
                     f"option {option} of module {name!r} must be off, got {getattr(module, option)!r}"
                 )
-    known = layer_kind(module) is not None or is_float32(module) or is_composite(module)
-    if not known and not isinstance(module, HOLDERS):
+    if not is_known(module):
         supported = ", ".join(cls.__name__ for cls in LAYERS)
         raise ValueError(
             f"module {name!r} ({kind}) cannot be emulated; supported are {supported}, modules with code of "

@@ -138,6 +138,15 @@ class _RoundOutput(torch.autograd.Function):
         return grads[0], None, None
 
 
+class LeftAlone(Emulated):
+    """A module that cannot be emulated and may stay: its insides are not looked at, wherever it runs."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module returns."""
+        with unobserved():
+            return super().forward(*args, **kwargs)
+
+
 class EmulatedContainer(Emulated):
     """A module with code of its own, the products in which are emulated as it runs."""
 
@@ -205,6 +214,12 @@ def is_composite(module: nn.Module) -> bool:
     """Whether the module has code of its own, in which products are looked for."""
     foreign = not type(module).__module__.startswith("torch.")
     return isinstance(module, COMPOSITE) or (foreign and not isinstance(module, HOLDERS))
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether the module is emulated, runs in float32 by declared choice, or only holds others."""
+    kinds = layer_kind(module) is not None or is_float32(module) or is_composite(module)
+    return kinds or isinstance(module, HOLDERS)
 
 
 def is_loss(module: nn.Module) -> bool:

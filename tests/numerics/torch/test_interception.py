@@ -335,7 +335,8 @@ def test_a_module_that_cannot_be_emulated_is_named_before_it_runs_or_passed(modu
     ):
         emulate(model, NARROW, seed=0)
     twin = emulate(model, Policy([Rule("1", unsupported="pass"), ("*", NARROW)]), seed=0)
-    assert type(twin[1]) is type(module)
+    assert isinstance(twin[1], type(module))
+    assert not hasattr(twin[1], "emulation")
     assert type(twin[0]) is not nn.Linear
 
 
@@ -630,3 +631,29 @@ def test_the_fp32_policy_trains_as_plain_torch(name, optimizer):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-6)
     restore(twin)
     assert type(twin) is type(plain)
+
+
+def test_a_module_that_is_passed_may_be_part_of_one_with_code_of_its_own():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out, self.pair = nn.LSTM(3, 4), nn.Linear(4, 2), nn.Bilinear(2, 2, 1)
+
+        def forward(self, x):
+            y = self.out(self.words(x)[0])
+            return self.pair(y, y)
+
+    torch.manual_seed(0)
+    model, x = Tagger(), torch.randn(5, 2, 3)
+    with pytest.raises(ValueError, match=r"module 'words' \(LSTM\) cannot be emulated"):
+        emulate(model, NARROW, seed=0)
+    passing = Policy([Rule("words", unsupported="pass"), Rule("pair", unsupported="pass"), ("*", NARROW)])
+    twin = emulate(model, passing, seed=0)
+    hidden = model.words(x)[0]
+    assert torch.equal(twin.words(x)[0], hidden)
+    expected = model.pair(*[emulate(model.out, NARROW, seed=0)(hidden)] * 2)
+    assert torch.equal(twin(x), expected)  # the linear layer between them is emulated
+    twin(x).sum().backward()
+    assert sorted(emulation_state(twin)) == ["out"]
+    restore(twin)
+    assert type(twin.words) is nn.LSTM
