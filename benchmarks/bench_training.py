@@ -16,6 +16,7 @@ numerics, attention included. Columns:
   product (activations, pooling, normalisation, loss, update), measured as the float32 step with every product
   replaced by an allocation.
 * of emulation: share of the kernels in the emulation alone, kernels / (kernels + own).
+* statistics: what `Statistics` with its defaults adds to the emulated step, on average over their period.
 
 ``--memory`` measures the peak memory of a step in fresh processes instead: the growth of the resident set
 above that of the model and its input, as a multiple of plain PyTorch's.
@@ -44,7 +45,7 @@ from torch.nn import functional
 
 from numerics import threads
 from numerics._kernels import batches, tiles, windows
-from numerics.torch import LayerPolicy, emulate
+from numerics.torch import LayerPolicy, Statistics, emulate
 
 NUMERICS = LayerPolicy.uniform("e5m2", "e6m9", weight_gradient="e5m2")
 _KERNELS = {
@@ -203,6 +204,24 @@ def seconds_of(step: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
+def cost_of_statistics(name: str, repeats: int) -> float:
+    """Share that statistics add to a step, over whole periods in turns with as many plain steps."""
+    _, inputs, labels = case(name)
+    with Statistics() as statistics_of:
+        watched = stepper(emulate(case(name)[0], NUMERICS, seed=0, statistics=statistics_of), inputs, labels)
+        plain = stepper(emulate(case(name)[0], NUMERICS, seed=0), inputs, labels)
+        spent = {"watched": 0.0, "plain": 0.0}
+        for period in range(1 + max(2, repeats // 3)):
+            for _ in range(statistics_of.every):
+                for kind, step in (("watched", watched), ("plain", plain)):
+                    seconds = seconds_of(step)
+                    spent[kind] += seconds if period else 0.0  # the first one compiles
+                start = time.process_time()
+                statistics_of.step()
+                spent["watched"] += (time.process_time() - start) if period else 0.0
+    return spent["watched"] / spent["plain"] - 1.0
+
+
 def measure(name: str, repeats: int, kernels: KernelTime) -> None:
     network, inputs, labels = case(name)
     plain = stepper(network, inputs, labels)
@@ -230,7 +249,7 @@ def measure(name: str, repeats: int, kernels: KernelTime) -> None:
     print(
         f"{name:<12} {step_time / middle['plain']:>15.2f} {work / step_time / 1e9:>8.2f} "
         f"{work / kernel_time / 1e9:>12.2f} {kernel_time / step_time:>8.2f} {own / step_time:>6.2f} "
-        f"{middle['rest'] / step_time:>6.2f} {kernel_time / (kernel_time + own):>14.2f}"
+        f"{middle['rest'] / step_time:>6.2f} {kernel_time / (kernel_time + own):>14.2f} {cost_of_statistics(name, repeats):>11.1%}"
     )
 
 
@@ -276,7 +295,7 @@ def main() -> None:
     kernels = KernelTime()
     print(
         f"{'case':<12} {'step / float32':>15} {'GMAC/s':>8} {'in kernels':>12} {'kernels':>8} {'own':>6} "
-        f"{'rest':>6} {'of emulation':>14}"
+        f"{'rest':>6} {'of emulation':>14} {'statistics':>11}"
     )
     for name in CASES:
         measure(name, options.repeats, kernels)

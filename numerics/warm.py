@@ -15,7 +15,7 @@ def compile_kernels() -> None:
     """Compile (or load from the cache) all kernels for float32 operands.
 
     Several processes that fill one cache at the same time have crashed Numba: call this before
-    starting them. It takes some seconds the first time.
+    starting them. It takes the better part of a minute the first time.
     """
     x = np.array([[1.0, 2.0], [3.0, 2.0**-20]], np.float32)
     for rounding in ("nearest-even", "stochastic"):
