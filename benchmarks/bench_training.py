@@ -249,7 +249,8 @@ def measure(name: str, repeats: int, kernels: KernelTime) -> None:
     print(
         f"{name:<12} {step_time / middle['plain']:>15.2f} {work / step_time / 1e9:>8.2f} "
         f"{work / kernel_time / 1e9:>12.2f} {kernel_time / step_time:>8.2f} {own / step_time:>6.2f} "
-        f"{middle['rest'] / step_time:>6.2f} {kernel_time / (kernel_time + own):>14.2f} {cost_of_statistics(name, repeats):>11.1%}"
+        f"{middle['rest'] / step_time:>6.2f} {kernel_time / (kernel_time + own):>14.2f} "
+        f"{cost_of_statistics(name, repeats):>11.1%}"
     )
 
 
