@@ -67,7 +67,8 @@ class WorkerPool:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        # Also after an error: an interpreter that ends while the pool still does has printed a traceback.
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, task: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Give a task to the next free process; all of it must be picklable."""
