@@ -7,7 +7,7 @@ from accel.design import Design
 from accel.hardware import Mac, MacCost, SramCost, mac_cost, offchip_memory, sram_cost
 from accel.networks import NETWORKS, ExampleInput, NamedNetwork, named_products
 from accel.training import training_step
-from accel.workload import Gemm, Operator, Phase, Role, Tensor, Workload
+from accel.workload import Gemm, Operator, Phase, Role, Tensor, Window, Workload
 
 __all__ = [
     "COMPONENTS",
@@ -30,6 +30,7 @@ __all__ = [
     "SramCost",
     "Tensor",
     "TrainingProducts",
+    "Window",
     "Workload",
     "array_counts",
     "evaluate",

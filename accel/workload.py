@@ -102,6 +102,60 @@ class Gemm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """How the window of a convolution slides over operand A, one entry per spatial axis, outermost first.
+
+    It tells what its lowered product cannot: neighbouring outputs share inputs, so a tile of outputs
+    needs fewer elements of A than the product has rows and columns.
+
+    Attributes
+    ----------
+    batch, channels
+        Samples, and input channels per group.
+    input, output
+        Sizes before (without padding) and after.
+    kernel, stride, dilation, padding
+        Of the window; padding is that before the first element.
+
+    Raises
+    ------
+    ValueError
+        A size is below 1, a padding below 0, or the entries differ in number.
+    """
+
+    batch: int
+    channels: int
+    input: tuple[int, ...]
+    output: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        axes = len(self.output)
+        for name in ("batch", "channels"):
+            if (size := getattr(self, name)) < 1:
+                raise ValueError(f"{name} of a window must be at least 1, got {size}")
+        for name in ("input", "output", "kernel", "stride", "dilation", "padding"):
+            sizes = getattr(self, name)
+            if len(sizes) != axes or not sizes:
+                raise ValueError(f"{name} of a window must have {axes} entries, got {sizes}")
+            if min(sizes) < (name != "padding"):
+                raise ValueError(f"{name} of a window must be at least {int(name != 'padding')}, got {sizes}")
+
+    @property
+    def m(self) -> int:
+        """Rows of the lowered product: samples times output positions."""
+        return self.batch * prod(self.output)
+
+    @property
+    def k(self) -> int:
+        """Accumulation length of the lowered product: input channels per group times window."""
+        return self.channels * prod(self.kernel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
     """One step of a workload.
 
@@ -112,6 +166,8 @@ class Operator:
         two inputs are its operands A and W.
     gemm
         Its matrix product, or ``None`` for an element-wise operator, a pooling, a loss, an update.
+    window
+        Of a convolution whose `gemm` it lowers: ``gemm.m == window.m`` and ``gemm.k == window.k``.
     vector_ops
         Arithmetic operations outside the matrix product, done on the vector unit.
     """
@@ -122,7 +178,22 @@ class Operator:
     outputs: tuple[str, ...]
     phase: Phase = Phase.FORWARD
     gemm: Gemm | None = None
+    window: Window | None = None
     vector_ops: int = 0
+
+    def __post_init__(self) -> None:
+        if self.window is None:
+            return
+        if self.gemm is None or (self.gemm.m, self.gemm.k) != (self.window.m, self.window.k):
+            raise ValueError(
+                f"operator {self.name}: a window of m {self.window.m} and k {self.window.k} needs a matrix "
+                f"product of that m and k, got {self.gemm}"
+            )
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of its matrix product."""
+        return self.gemm.macs if self.gemm else 0
 
 
 @dataclass(frozen=True, kw_only=True)
