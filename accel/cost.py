@@ -1,56 +1,95 @@
-"""Energy, cycles and area of a workload on a design, by operator and by component.
+"""What a workload costs on a design: energy, cycles, bytes and area, each with its parts.
 
-The workload runs by a schedule, one operator at a time with all its tensors in the scratchpad, so
-off-chip traffic is exactly the schedule's. Inside an operator, operands move between scratchpad and
-array as ``accel.dataflow`` counts them, and partial sums live in the accumulator buffer at the
-accumulator's width.
-
-Latency: an operator takes the longest of four times, each fully overlapped with the others: the
-array, the vector unit (one operation per column and cycle), the off-chip transfers of its step, and
-the scratchpad's ports (one word per bank and cycle). Operators do not overlap with one another. The
-accumulator buffer has a read and a write port per bank and keeps up with the array.
-
-Energy: see the components in :data:`COMPONENTS`. Dynamic logic and memory energy is at 0.9 V, or at
-the SRAM table's own voltage; leakage is that of the two memories over the run time.
-
-Not modelled: DRAM pages and refresh, bank conflicts, network-on-chip contention, compression,
-sparsity, a control processor, leakage of logic, voltage and temperature. Formats are converted
-between tensor, array and vector unit free of charge.
+Energy is in picojoules at 0.9 V, area in um2, time in cycles of the design's clock. Leaves are
+rounded to one common quantum, about 1e-15 of their total, so that sums over components, levels,
+operators, phases and kinds all give the same total, in any order, exactly.
 """
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import frexp, isnan, ldexp
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from accel._units import Units, area_um2, estimates_of, units_of, violations_of
-from accel.dataflow import ArrayCounts, tiled_counts
-from accel.design import Design
-from accel.workload import Gemm, Operator, Workload
+from accel.mapping.tiling import Tiling
+from accel.workload import Phase
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from accel.schedule import Schedule
 
 #: Where energy goes:
 #:
 #: - ``mac``: products and sums in the array
 #: - ``registers``: operands passed from cell to cell and the partial sum handed on, per product
-#: - ``accumulator``: the partial-sum buffer; sums written, read back and drained once at the end
+#: - ``accumulator``: the partial-sum buffer; sums written, read back, spilled and drained
 #: - ``scratchpad``: the array's and the vector unit's accesses, off-chip fills and drains
 #: - ``vector``: element-wise arithmetic
 #: - ``offchip``: the off-chip memory and its interface
 #: - ``leakage``: both on-chip memories
 COMPONENTS = ("mac", "registers", "accumulator", "scratchpad", "vector", "offchip", "leakage")
 
-# Share of multiplications among the vector operations of a kind; elsewhere they are additions.
-_MULTIPLY_SHARE = {"mul": 1.0, "mul_backward": 1.0, "sgd_momentum": 0.5, "cross_entropy": 0.5}
-_DRAINS = frozenset({"store", "spill"})  # kinds of transfer out of the scratchpad
+#: What the cycles of an operator are spent on: arithmetic of the longer of array and vector unit;
+#: then what the ports of a memory, and last what off-chip transfers, add to it.
+CYCLE_PARTS = ("array", "vector", "scratchpad", "accumulator", "offchip")
+
+LEVELS = ("offchip", "scratchpad", "accumulator", "registers")  #: memories, outermost first
+OPERANDS = ("input", "weight", "output", "partial_sum", "other")  #: what a memory moves
+
+Grouping: TypeAlias = Literal["component", "level", "operand", "operator", "phase", "kind"]
+Access: TypeAlias = tuple[float, float]  # bytes read, bytes written
+
+_LEVEL_OF = {
+    "mac": "arithmetic",
+    "vector": "arithmetic",
+    "registers": "registers",
+    "accumulator": "accumulator",
+    "scratchpad": "scratchpad",
+    "offchip": "offchip",
+    "leakage": "leakage",
+}
+
+
+class InfeasibleError(ValueError):
+    """A number was asked of a design that cannot run the workload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """A constraint that a design breaks, and by how much.
+
+    Attributes
+    ----------
+    constraint
+        Key of the design, such as ``scratchpad_bytes``, or ``clock_mhz``.
+    needed, available
+        In `unit`.
+    where
+        The operator or the part that needs it.
+
+    Examples
+    --------
+    >>> print(Violation(constraint="scratchpad_bytes", needed=4608, available=2048, unit="bytes", where="fc"))
+    fc needs 4608 bytes, scratchpad_bytes gives 2048: 2560 bytes short
+    """
+
+    constraint: str
+    needed: float
+    available: float
+    unit: str
+    where: str
+
+    @property
+    def short(self) -> float:
+        """By how much the need exceeds what is available."""
+        return abs(self.needed - self.available)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where} needs {self.needed:g} {self.unit}, {self.constraint} gives "
+            f"{self.available:g}: {self.short:g} {self.unit} short"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,31 +98,58 @@ class OperatorCost:
 
     Attributes
     ----------
-    array_cycles, vector_cycles, offchip_cycles, scratchpad_cycles
-        What each part needs; the operator takes the longest.
+    tiling
+        Of its matrix product, ``None`` where it has none.
+    array_cycles, vector_cycles, scratchpad_cycles, accumulator_cycles, offchip_cycles
+        What each part needs for itself.
+    cycles
+        Those of the operator, with the overlap of the design.
+    traffic
+        Bytes read and written by (level, operand), of :data:`LEVELS` and :data:`OPERANDS`.
     energy_pj
         By component, all of :data:`COMPONENTS`.
     """
 
     name: str
+    kind: str
+    phase: Phase
     macs: int
+    tiling: Tiling | None
     array_cycles: int
     vector_cycles: int
-    offchip_cycles: int
     scratchpad_cycles: int
-    offchip_bytes: int
+    accumulator_cycles: int
+    offchip_cycles: int
+    cycles: int
+    traffic: Mapping[tuple[str, str], Access]
     energy_pj: Mapping[str, float]
 
     @property
-    def cycles(self) -> int:
-        """Cycles the operator takes."""
-        return max(self.array_cycles, self.vector_cycles, self.offchip_cycles, self.scratchpad_cycles)
+    def bound(self) -> str:
+        """The part that takes longest, one of :data:`CYCLE_PARTS`."""
+        return max(CYCLE_PARTS, key=lambda part: getattr(self, f"{part}_cycles"))
 
     @property
-    def bound(self) -> str:
-        """The part that takes longest: array, vector, offchip or scratchpad."""
-        parts = ("array", "vector", "offchip", "scratchpad")
-        return max(parts, key=lambda part: getattr(self, f"{part}_cycles"))
+    def cycle_parts(self) -> Mapping[str, int]:
+        """Cycles by what they are spent on, see :data:`CYCLE_PARTS`."""
+        busy = max(self.array_cycles, self.vector_cycles)
+        ports = max(busy, self.scratchpad_cycles, self.accumulator_cycles)
+        parts = dict.fromkeys(CYCLE_PARTS, 0)
+        parts["array" if self.array_cycles >= self.vector_cycles else "vector"] = busy
+        slower = "scratchpad" if self.scratchpad_cycles >= self.accumulator_cycles else "accumulator"
+        parts[slower] = ports - busy
+        parts["offchip"] = self.cycles - ports
+        return MappingProxyType(parts)
+
+    @property
+    def offchip_bytes(self) -> int:
+        """Bytes to and from off-chip memory."""
+        return int(sum(sum(moved) for (level, _), moved in self.traffic.items() if level == "offchip"))
+
+    @property
+    def total_pj(self) -> float:
+        """Energy of the operator."""
+        return sum(self.energy_pj.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +158,50 @@ class Cost:
 
     Attributes
     ----------
-    operators
-        In the order in which they run.
+    run
+        Operators in the order in which they run; empty if the design is infeasible.
     area_um2
         By component: ``array``, ``vector``, ``scratchpad``, ``accumulator``, ``overhead``.
-    cells, clock_mhz
-        Of the design: multiply-accumulate cells, and the clock.
+    cells, clock_mhz, offchip_bytes_per_cycle
+        Of the design.
     violations
-        What a single cycle is too short for; the design must pipeline it, which is not modelled.
+        Why the design cannot run the workload, with by how much; empty if it can.
+    timing
+        Parts that need longer than a cycle of the clock. The design runs, if it is built otherwise
+        than assumed: with a pipelined cell (``mac_stages``) or a memory of more, smaller banks.
     estimates
         Numbers that rest on no measurement or reference run: scaled nodes, recalled energies.
+    replaced
+        What a user's own tables replace of the built-in ones.
     """
 
-    operators: tuple[OperatorCost, ...]
+    run: tuple[OperatorCost, ...]
     area_um2: Mapping[str, float]
     cells: int
     clock_mhz: float
-    violations: tuple[str, ...]
-    estimates: tuple[str, ...]
+    offchip_bytes_per_cycle: float
+    violations: tuple[Violation, ...] = ()
+    timing: tuple[Violation, ...] = ()
+    estimates: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the design can run the workload at all."""
+        return not self.violations
+
+    @property
+    def operators(self) -> tuple[OperatorCost, ...]:
+        """Operators in the order in which they run.
+
+        Raises
+        ------
+        InfeasibleError
+            The design cannot run the workload; so for every total below but the area.
+        """
+        if self.violations:
+            raise InfeasibleError(f"the design cannot run the workload: {self.violations[0]}")
+        return self.run
 
     @property
     def cycles(self) -> int:
@@ -146,9 +238,13 @@ class Cost:
     @property
     def energy_pj_by_operator(self) -> Mapping[str, float]:
         """Energy by operator, in picojoules."""
-        return MappingProxyType(
-            {operator.name: sum(operator.energy_pj.values()) for operator in self.operators}
-        )
+        return MappingProxyType({operator.name: operator.total_pj for operator in self.operators})
+
+    @property
+    def cycle_parts(self) -> Mapping[str, int]:
+        """Cycles by what they are spent on, see :data:`CYCLE_PARTS`."""
+        parts = [operator.cycle_parts for operator in self.operators]
+        return MappingProxyType({name: sum(found[name] for found in parts) for name in CYCLE_PARTS})
 
     @property
     def total_energy_pj(self) -> float:
@@ -160,171 +256,66 @@ class Cost:
         """Area of the whole design."""
         return sum(self.area_um2.values())
 
+    @property
+    def power_mw(self) -> float:
+        """Mean power: energy over run time."""
+        return self.total_energy_pj * 1e-9 / self.seconds if self.cycles else 0.0
+
+    @property
+    def tops_per_watt(self) -> float:
+        """Two operations for each multiply-accumulate, over energy."""
+        return 2 * self.macs / self.total_energy_pj if self.macs else 0.0
+
     def table(self) -> pd.DataFrame:
         """One row per operator in the order of the run; units are in the column names."""
-        from accel.tables import cost_table
+        from accel.cost_tables import cost_table
 
         return cost_table(self)
 
+    def traffic(self) -> pd.DataFrame:
+        """Bytes read and written, one row for each operator, level and operand that moves any."""
+        from accel.cost_tables import traffic_table
 
-@dataclass(frozen=True, slots=True)
-class _Demand:
-    """What an operator asks of any design."""
+        return traffic_table(self)
 
-    gemm: Gemm | None
-    macs: int
-    input_bits: int  # per element of operand A
-    weight_bits: int  # per element of operand W
-    vector_read_bits: int  # of all tensors that do not pass through the array
-    write_bits: int  # of all results
-    additions: float
-    multiplications: float
-    vector_ops: int
+    def breakdown(self, by: Grouping) -> pd.DataFrame:
+        """Energy, cycles and off-chip bytes, grouped; each column adds up to its total exactly.
+
+        Parameters
+        ----------
+        by
+            ``"component"`` (cycles by :data:`CYCLE_PARTS`), ``"level"`` (bytes of every level),
+            ``"operand"`` (bytes at every level), ``"operator"``, ``"phase"`` or ``"kind"``.
+        """
+        from accel.cost_tables import breakdown
+
+        if by not in get_args(Grouping):
+            raise ValueError(f"by must be one of {', '.join(get_args(Grouping))}; got {by!r}")
+        return breakdown(self, by)
+
+    def roofline(self) -> pd.DataFrame:
+        """Per matrix product: intensity in MACs per off-chip byte, reached and attainable MACs per cycle."""
+        from accel.cost_tables import roofline
+
+        return roofline(self)
+
+    @staticmethod
+    def level_of(component: str) -> str:
+        """Level at which a component spends energy: a memory, ``arithmetic`` or ``leakage``."""
+        return _LEVEL_OF[component]
 
 
-def evaluate(design: Design, workload: Workload, schedule: Schedule | None = None) -> Cost:
-    """Cost of `workload` on `design`.
+def exactly(values: Sequence[float]) -> list[float]:
+    """Round to a multiple of one power of two, so that every sum of the values is exact, in any order.
 
-    Parameters
-    ----------
-    schedule
-        Order and off-chip transfers; without one, ``accel.schedule`` makes one for the design's
-        scratchpad. What depends on the workload alone is kept, so that many designs are quick.
-
-    Raises
-    ------
-    ValueError
-        The schedule is of another workload or needs a larger scratchpad, or (from the scheduler) an
-        operator's tensors do not fit the scratchpad.
+    Examples
+    --------
+    >>> a, b, c = exactly([0.1, 0.2, 0.3])
+    >>> (a + b) + c == a + (b + c)
+    True
     """
-    if schedule is None:
-        from accel.schedule import schedule as make_schedule
-
-        schedule = make_schedule(workload, design.scratchpad_bytes)
-    _check_schedule(design, workload, schedule)
-    demands, units = _demands(workload), units_of(design)
-    fills, drains = [0] * len(schedule.order), [0] * len(schedule.order)
-    for transfer in schedule.transfers:
-        moved = drains if transfer.kind in _DRAINS else fills
-        moved[transfer.step] += transfer.bytes
-    return Cost(
-        operators=tuple(
-            _operator_cost(design, units, name, demands[name], fill, drain)
-            for name, fill, drain in zip(schedule.order, fills, drains, strict=True)
-        ),
-        area_um2=area_um2(design),
-        cells=design.rows * design.columns,
-        clock_mhz=design.clock_mhz,
-        violations=violations_of(design),
-        estimates=estimates_of(design),
-    )
-
-
-def _check_schedule(design: Design, workload: Workload, schedule: Schedule) -> None:
-    if schedule.workload is not workload and schedule.workload != workload:
-        raise ValueError(
-            f"the schedule is of workload {schedule.workload.name}, or of other formats or sizes, "
-            f"not of the {workload.name} given"
-        )
-    if schedule.scratchpad_bytes > design.scratchpad_bytes and schedule.peak_bytes > design.scratchpad_bytes:
-        raise ValueError(
-            f"the schedule needs {schedule.peak_bytes} bytes of scratchpad, "
-            f"the design has {design.scratchpad_bytes}"
-        )
-
-
-def _operator_cost(
-    design: Design, units: Units, name: str, demand: _Demand, fill_bytes: int, drain_bytes: int
-) -> OperatorCost:
-    macs = demand.macs
-    counts, sums = _NO_COUNTS, 0
-    if (gemm := demand.gemm) is not None:
-        counts = tiled_counts(
-            design.dataflow,
-            design.rows,
-            design.columns,
-            gemm.m,
-            gemm.n,
-            gemm.k,
-            stream_limit=units.sums_per_column,
-            fold_overlap=design.fold_overlap,
-        )
-        if gemm.count > 1:
-            counts = counts * gemm.count
-        sums = gemm.m * gemm.n * gemm.count
-    read_bits = (
-        counts.input_reads * demand.input_bits
-        + counts.weight_reads * demand.weight_bits
-        + demand.vector_read_bits
-        + 8 * drain_bytes
-    )
-    write_bits = demand.write_bits + 8 * fill_bytes
-    offchip_bytes = fill_bytes + drain_bytes
-    array_cycles = counts.cycles
-    vector_cycles = -(-demand.vector_ops // design.columns)
-    offchip_cycles = ceil(offchip_bytes / design.offchip_bytes_per_cycle)
-    scratchpad_cycles = -(-(read_bits + write_bits) // units.scratchpad_port_bits)
-    cycles = max(array_cycles, vector_cycles, offchip_cycles, scratchpad_cycles)
-    return OperatorCost(
-        name=name,
-        macs=macs,
-        array_cycles=array_cycles,
-        vector_cycles=vector_cycles,
-        offchip_cycles=offchip_cycles,
-        scratchpad_cycles=scratchpad_cycles,
-        offchip_bytes=offchip_bytes,
-        energy_pj={
-            "mac": macs * units.mac_pj,
-            "registers": macs * units.registers_pj,
-            "accumulator": counts.partial_sum_writes * units.sum_write_pj
-            + (counts.partial_sum_reads + sums) * units.sum_read_pj,
-            "scratchpad": read_bits * units.read_pj_per_bit + write_bits * units.write_pj_per_bit,
-            "vector": demand.additions * units.add_pj + demand.multiplications * units.multiply_pj,
-            "offchip": 8 * offchip_bytes * units.offchip_pj_per_bit,
-            "leakage": cycles * units.leakage_pj_per_cycle,
-        },
-    )
-
-
-_NO_COUNTS = ArrayCounts(0, 0, 0, 0, 0)
-
-
-# By id, with the workload's life: a workload holds a mapping and so has no hash.
-_DEMANDS: dict[int, tuple[weakref.ref[Workload], Mapping[str, _Demand]]] = {}
-
-
-def _demands(workload: Workload) -> Mapping[str, _Demand]:
-    """Demand by operator name, computed once per workload object."""
-    key = id(workload)
-    if (kept := _DEMANDS.get(key)) is not None and kept[0]() is workload:
-        return kept[1]
-    demands = {operator.name: _demand(workload, operator) for operator in workload.operators}
-    _DEMANDS[key] = (weakref.ref(workload), demands)
-    weakref.finalize(workload, _DEMANDS.pop, key, None)
-    return demands
-
-
-def _demand(workload: Workload, operator: Operator) -> _Demand:
-    def bits(names: tuple[str, ...]) -> int:
-        return sum(workload.tensors[name].elements * workload.tensors[name].format.bits for name in names)
-
-    if operator.gemm is None:
-        through_array: tuple[str, ...] = ()
-        input_bits, weight_bits = 0, 0
-    else:
-        if len(operator.inputs) < 2:
-            raise ValueError(f"operator {operator.name} has a matrix product but not two operands")
-        through_array = operator.inputs[:2]
-        input_bits, weight_bits = (workload.tensors[name].format.bits for name in through_array)
-    multiplications = operator.vector_ops * _MULTIPLY_SHARE.get(operator.kind, 0.0)
-    return _Demand(
-        gemm=operator.gemm,
-        macs=operator.gemm.macs if operator.gemm else 0,
-        input_bits=input_bits,
-        weight_bits=weight_bits,
-        vector_read_bits=bits(operator.inputs[len(through_array) :]),
-        write_bits=bits(operator.outputs),
-        additions=operator.vector_ops - multiplications,
-        multiplications=multiplications,
-        vector_ops=operator.vector_ops,
-    )
+    total = sum(abs(value) for value in values)
+    if total == 0 or isnan(total):
+        return list(values)
+    quantum = ldexp(1.0, frexp(total)[1] - 51)
+    return [round(value / quantum) * quantum for value in values]

@@ -1,37 +1,37 @@
 """The graph of a whole training step, made from the graph of its forward pass.
 
-One step is forward, loss, gradient of the loss, then per layer from last to first the error of its
-input (backward), the gradient of its parameters and their update by stochastic gradient descent
-with momentum. Saved activations are simply read again by backward operators, so a scheduler sees
-how long each must live.
+One step is forward, loss, gradient of the loss, then per operator from last to first the errors of its
+inputs (backward), the gradients of its parameters and their update by stochastic gradient descent with
+momentum. Saved activations are simply read again by backward operators, so a scheduler sees how long each
+must live.
 
-Lowered matrix products, for a forward product (m, n, k) x count:
+- Matrix products: ``accel._backward_products``. Other operators: ``accel._derivatives`` says what the
+  backward pass of each kind reads and how much arithmetic it does.
+- Loss: a graph whose one output are logits ``(batch, classes)`` gets a cross-entropy with an input
+  ``labels``; a softmax that makes them is kept, and its result taken for logits. An output that is a
+  scalar is a loss, its gradient is 1. The error of any other output arrives as a graph input,
+  ``<output>.error``.
+- A graph input with the role of an activation comes from layers outside of the graph: its error is an output.
+- A parameter that several operators read (tied embeddings) gets the sum of their gradients.
+- Gradients of embeddings are dense, as large as the table.
 
-- *weight gradient*: m = k, n = n, k = m: the sum runs over batch and output pixels.
-- *error of a linear layer's input*: m = m, n = k, k = n.
-- *error of a convolution's input*, for kh x kw taps: m = batch x input pixels, n = input channels
-  per group, k = taps x output channels per group. Where the layer has fewer output than input
-  pixels by a factor s of 2 or more (stride, or a window that covers much of the input), most
-  taps of that product are structural zeros; it is then m = batch x output pixels,
-  n = s x input channels per group, k = taps x output channels per group / s: each output pixel owns
-  s input pixels, and k is the mean number of products per sum. Should s not divide the dividend,
-  their greatest common divisor takes its place. Either way the multiply-accumulates are the true
-  ones, those of the forward product, up to the zeros of padding.
-
-Not modelled: gradient clipping, weight decay, loss scaling, recomputation.
+Not modelled: statistics of the batch in the forward pass (a forward graph is read in evaluation mode),
+gradient clipping, weight decay, loss scaling, recomputation.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from math import gcd, prod
+from itertools import count
 
-from accel.workload import Gemm, Operator, Phase, Role, Tensor, Workload
-from numerics.formats import FixedFormat
+from accel._backward_products import error_of_a, error_of_w
+from accel._derivatives import Derivative, Read, derivative, fused_derivative
+from accel._loss import with_loss
+from accel.workload import Gemm, Operator, Phase, Role, Tensor, Window, Workload
 
-_LABEL_FORMAT = FixedFormat.parse("int32")
 _OPS_PER_UPDATE = 4  # momentum = mu momentum + gradient; weight = weight - rate momentum
-_OPS_PER_LOGIT = 4  # of a softmax: maximum, difference, exponential, sum
+_PRODUCTS = ("conv", "linear", "matmul", "lstm_", "gru_", "rnn_")
 
 
 def training_step(workload: Workload) -> Workload:
@@ -40,160 +40,290 @@ def training_step(workload: Workload) -> Workload:
     Parameters
     ----------
     workload
-        A forward graph that ends in ``cross_entropy``, or in one tensor of logits ``(batch,
-        classes)``, to which a loss with an input ``labels`` is then added.
+        A forward graph; the module's text says where its loss is.
 
     Returns
     -------
     Workload
-        Weights and their momentum (``conv1.weight.momentum``) are graph inputs; the loss, the new
+        Weights and their momentum (``conv1.weight.momentum``) are graph inputs; the outputs, the new
         weights (``conv1.weight.new``) and the new momentum are the graph outputs. The gradient
-        with respect to a tensor is ``<tensor>.error`` or ``<weight>.gradient``. Every tensor keeps
-        the format of the one it belongs to.
+        with respect to a tensor is ``<tensor>.error`` or ``<weight>.gradient``; the parts of one that is
+        a sum are numbered. Every tensor keeps the format of the one it belongs to.
 
     Raises
     ------
     ValueError
-        There is no such loss, an operator has no known derivative, or two operators share a weight.
+        The graph has no operator or no output or holds a backward pass already; a function is fused whose
+        derivative needs what is not stored; or a name that is needed is taken.
     """
-    forward = _with_loss(workload)
-    *body, loss = forward.operators
+    forward = with_loss(workload)
     graph = _Backward(forward)
-    graph.add_loss_gradient(loss)
-    for operator in reversed(body):
+    for operator in reversed(forward.operators):
         graph.add(operator)
+    graph.close()
     return Workload(
         name=f"{workload.name} training",
         operators=(*forward.operators, *graph.operators),
         tensors=graph.tensors,
-        inputs=(*forward.inputs, *graph.states),
-        outputs=(*forward.outputs, *graph.updated),
+        inputs=(*forward.inputs, *graph.errors, *graph.states),
+        outputs=(*forward.outputs, *graph.results),
         batch=workload.batch,
     )
 
 
-def _with_loss(workload: Workload) -> Workload:
-    """Forward graph whose last operator is the loss and whose only output is its value."""
-    if len(workload.outputs) != 1 or not workload.operators:
-        raise ValueError(f"a training step needs one output, got {', '.join(workload.outputs) or 'none'}")
-    (output,) = workload.outputs
-    if workload.operators[-1].kind == "cross_entropy":
-        if workload.operators[-1].outputs != (output,):
-            raise ValueError(f"the loss must be the output of the graph, got {output}")
-        return workload
-    logits = workload.tensors[output]
-    if len(logits.shape) < 2 or prod(logits.shape[2:]) != 1:  # a pool that is flattened keeps its ones
-        raise ValueError(f"logits must have shape (batch, classes), got {logits.shape} of {output}")
-    for name in ("labels", "loss"):
-        if name in workload.tensors:
-            raise ValueError(f"a tensor is already called {name}")
-    labels = Tensor(name="labels", shape=logits.shape[:1], role=Role.LABEL, format=_LABEL_FORMAT)
-    value = Tensor(name="loss", shape=(), role=Role.ACTIVATION, format=logits.format)
-    loss = Operator(
-        name="loss",
-        kind="cross_entropy",
-        inputs=(output, labels.name),
-        outputs=(value.name,),
-        vector_ops=_OPS_PER_LOGIT * logits.elements,
-    )
-    return replace(
-        workload,
-        operators=(*workload.operators, loss),
-        tensors={**workload.tensors, labels.name: labels, value.name: value},
-        inputs=(*workload.inputs, labels.name),
-        outputs=(value.name,),
-    )
+def _plain(kind: str) -> str:
+    """Kind without fused parts and without the underscore of functions that work in place."""
+    return kind.partition("+")[0].rstrip("_")
+
+
+def _is_product(operator: Operator) -> bool:
+    """Whether its first two inputs are operands; sizes of the product may be unknown."""
+    return operator.gemm is not None or (operator.kind.startswith(_PRODUCTS) and len(operator.inputs) > 1)
+
+
+def _derivative(operator: Operator, place: int) -> Derivative | None:
+    """Derivative by the operand in `place`; what a product reads after its operands is added to it."""
+    if _is_product(operator):
+        return Derivative(0)
+    return derivative(_plain(operator.kind), place)
 
 
 @dataclass
 class _Backward:
-    """The operators after the loss, in the order in which they can run."""
+    """The operators after the forward pass, in an order in which they can run."""
 
     forward: Workload
     operators: list[Operator] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(init=False)
+    errors: list[str] = field(default_factory=list)  # that arrive from outside
     states: list[str] = field(default_factory=list)
-    updated: list[str] = field(default_factory=list)
-    # Errors that arrive at a tensor, one per use in the forward pass.
-    arrived: dict[str, list[str]] = field(default_factory=dict)
-    needs_error: set[str] = field(init=False)
+    results: list[str] = field(default_factory=list)
+    # Tensors whose error is wanted: they depend on a parameter, and an output depends on them.
+    live: set[str] = field(init=False)
+    fixed: set[str] = field(init=False)  # parameters, constants, and what is computed from them alone
+    arrived: dict[str, list[str]] = field(default_factory=dict)  # the parts of an error
+    uses: Counter[str] = field(default_factory=Counter)  # how many parts there will be
+    first_reader: dict[str, str] = field(default_factory=dict)
+    names: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.tensors = dict(self.forward.tensors)
-        self.needs_error = set()
+        self.names = {operator.name for operator in self.forward.operators}
+        given = [self.tensors[name] for name in self.forward.inputs]
+        self.fixed = {tensor.name for tensor in given if tensor.role.is_parameter}
+        trained = {tensor.name for tensor in given if tensor.role in (Role.WEIGHT, Role.ACTIVATION)}
         for operator in self.forward.operators:
-            if any(
-                self.tensors[name].role is Role.WEIGHT or name in self.needs_error for name in operator.inputs
-            ):
-                self.needs_error.update(operator.outputs)
+            if self.fixed.issuperset(operator.inputs):
+                self.fixed.update(operator.outputs)
+            if self._differentiable(operator, trained):
+                trained.update(
+                    name for name in operator.outputs if not self.tensors[name].role.holds_integers
+                )
+        self.live = {name for name in self.forward.outputs if name in trained}
+        self._start_at_outputs()
+        for operator in reversed(self.forward.operators):
+            if self.live.intersection(operator.outputs):
+                sources = self._differentiable(operator, trained)
+                self.live.update(sources)
+                self.uses.update(sources)
+                self.first_reader.update(dict.fromkeys(sources, operator.name))
 
-    def add_loss_gradient(self, loss: Operator) -> None:
-        """Softmax minus the labels, over the batch."""
-        logits, _ = loss.inputs
-        if logits in self.needs_error:
-            self._add_error(
-                loss, logits, loss.inputs, vector_ops=(_OPS_PER_LOGIT + 2) * self.tensors[logits].elements
-            )
+    def _differentiable(self, operator: Operator, trained: set[str]) -> list[str]:
+        """Operands, once per use, through which an error can flow to a parameter."""
+        return [
+            name
+            for place, name in enumerate(operator.inputs)
+            if name in trained and _derivative(operator, place) is not None
+        ]
+
+    def _start_at_outputs(self) -> None:
+        for name in dict.fromkeys(self.forward.outputs):
+            if name not in self.live:
+                continue
+            if self.tensors[name].shape == ():
+                self.arrived[name] = []  # a loss: its gradient is 1
+                continue
+            self.uses[name] += 1
+            self.errors.append(self._declare_like(name, f"{name}.error", self._role_of_error(name)))
+            self.arrived[name] = [self.errors[-1]]
+
+    # ------------------------------------------------------------------------------ one operator
 
     def add(self, operator: Operator) -> None:
         """Everything that follows from one forward operator."""
-        (output,) = operator.outputs
-        if output not in self.arrived:
-            return  # its result is not trained
-        base, _, fused = operator.kind.partition("+")
-        if fused not in ("", "relu"):
-            raise ValueError(f"operator {operator.name} of kind {operator.kind} has no known derivative")
-        error = self._whole_error(output, masked=fused == "relu")
-        if operator.gemm is not None and base in ("conv2d", "linear"):
-            self._add_layer(operator, operator.gemm, error)
-        elif base == "add":
-            for source in operator.inputs:
-                if source in self.needs_error:
-                    self.arrived.setdefault(source, []).append(error)
-        elif base == "mul":
-            left, right = operator.inputs
-            for source, other in ((left, right), (right, left)):
-                self._add_error(operator, source, (error, other), vector_ops=self._elements(source))
-        elif base == "relu":
-            (source,) = operator.inputs
-            self._add_error(operator, source, (error, output), vector_ops=self._elements(source))
-        elif base == "avg_pool2d":
-            (source,) = operator.inputs
-            self._add_error(operator, source, (error,), vector_ops=operator.vector_ops)
-        elif base == "max_pool2d":
-            # The maximum is found again from the saved input and output; no index is stored.
-            (source,) = operator.inputs
-            self._add_error(operator, source, (error, source, output), vector_ops=operator.vector_ops)
-        else:
-            raise ValueError(f"operator {operator.name} of kind {operator.kind} has no known derivative")
+        outputs = [name for name in operator.outputs if name in self.live]
+        if outputs:
+            errors = tuple(found for name in outputs if (found := self._whole_error(operator, name)))
+            if _is_product(operator):
+                self._add_product(operator, errors)
+            else:
+                self._add_other(operator, errors)
+        self._add_update(operator)
 
-    def _add_layer(self, operator: Operator, gemm: Gemm, error: str) -> None:
-        source, weight, *bias = operator.inputs
-        if self.tensors[weight].role is not Role.WEIGHT:
-            raise ValueError(f"operand {weight} of {operator.name} must be a weight")
-        for parameter in (weight, *bias):
-            if len(readers := self.forward.consumers[parameter]) > 1:
-                raise ValueError(
-                    f"weight {parameter} is shared by {', '.join(reader.name for reader in readers)}; "
-                    f"a training step needs one operator per weight"
-                )
-        backward = _backward_gemm(gemm, *(self.tensors[name].shape for name in (source, weight, error)))
-        self._add_error(operator, source, (error, weight), gemm=backward)
-        parameters = (weight, *bias)
-        gradients = [
-            self._declare_like(name, f"{name}.gradient", Role.WEIGHT_GRADIENT) for name in parameters
-        ]
+    def close(self) -> None:
+        """Return the errors of what came from layers outside of the graph."""
+        for name in self.forward.inputs:
+            if name in self.live and self.tensors[name].role is Role.ACTIVATION:
+                self.results += self._summed(name)
+
+    def _add_product(self, operator: Operator, errors: tuple[str, ...]) -> None:
+        a, w, *rest = operator.inputs
+        gemm = operator.gemm
+        # The states that a recurrent layer has gone through are needed to go back through them.
+        recurrent = _plain(operator.kind).endswith("_recurrent")
+        states = operator.outputs if recurrent else ()
+        ops = operator.vector_ops if recurrent else 0
+        product: Gemm | None = None
+        window: Window | None = None
+        if a in self.live:
+            if gemm is not None:
+                shapes = (self.tensors[name].shape for name in (a, w, operator.outputs[0]))
+                product, window = error_of_a(operator, gemm, *shapes)
+            self._add_error(
+                operator, a, (*errors, w, *((a,) if recurrent else ()), *states), product, window, ops
+            )
+        product = error_of_w(gemm, self.tensors[w].shape) if gemm is not None else None
+        if w in self.live and not self._is_parameter(w):
+            self._add_error(operator, w, (a, *errors, *states), product, vector_ops=ops)
+        for source in rest:
+            if source not in self.live or self._is_parameter(source):
+                continue
+            if recurrent:  # an initial state, which the errors of all steps reach
+                self._add_error(operator, source, (*errors, w, *states), vector_ops=self._elements(source))
+            else:
+                self._add_sum(operator, source, errors)
+        biases = [name for name in rest if self._is_parameter(name)]
+        trained = self._is_parameter(w)
+        if trained or biases:
+            self._add_gradients(
+                operator,
+                (*((w,) if trained else ()), *biases),
+                (*((a,) if trained else ()), *errors, *(states if trained else ())),
+                product if trained else None,
+                # The gradient of a bias sums the error.
+                (ops if trained else 0) + len(biases) * sum(map(self._elements, errors)),
+            )
+
+    def _add_other(self, operator: Operator, errors: tuple[str, ...]) -> None:
+        moved: dict[str, None] = {}
+        parameters: list[str] = []
+        read: dict[str, None] = {}
+        gradient_ops = 0
+        for place, source in enumerate(operator.inputs):
+            found = _derivative(operator, place)
+            if source not in self.live or found is None:
+                continue
+            if self._is_parameter(source):
+                parameters.append(source)
+                read |= dict.fromkeys(self._reads(operator, place, found.reads))
+                gradient_ops += self._ops(operator, source, found, errors)
+            elif found.hands_on:
+                self._add_sum(operator, source, errors)
+            elif found.moves and not found.reads and len(operator.inputs) > 1:
+                moved[source] = None
+            else:
+                inputs = (*errors, *self._reads(operator, place, found.reads))
+                ops = self._ops(operator, source, found, errors)
+                self._add_error(operator, source, tuple(dict.fromkeys(inputs)), vector_ops=ops)
+        if moved:  # one pass over the error gives all parts
+            self._add_error(operator, tuple(moved), errors)
+        if parameters:
+            self._add_gradients(operator, tuple(parameters), (*read, *errors), None, gradient_ops)
+
+    def _add_sum(self, operator: Operator, source: str, errors: tuple[str, ...]) -> None:
+        """Hand an error on, summed where `source` was broadcast."""
+        ops = self._ops(operator, source, Derivative(0), errors)
+        if ops or len(errors) != 1:
+            self._add_error(operator, source, errors, vector_ops=ops)
+        else:
+            self.arrived.setdefault(source, []).append(errors[0])
+
+    def _ops(self, operator: Operator, source: str, found: Derivative, errors: tuple[str, ...]) -> int:
+        """Operations of the error of `source`."""
+        wide = max(map(self._elements, operator.outputs))
+        narrow = self._elements(source)
+        ops = operator.vector_ops if found.ops is None else found.ops * max(wide, narrow)
+        # What is the same for all samples was broadcast, even to a batch of one.
+        broadcast = narrow < wide or (source in self.fixed and not self.fixed.issuperset(operator.outputs))
+        if found.sums == "always" or (found.sums == "broadcast" and broadcast):
+            ops += sum(map(self._elements, errors))
+        return ops
+
+    def _reads(self, operator: Operator, place: int, reads: tuple[Read, ...]) -> list[str]:
+        found: list[str] = []
+        others = [(at, name) for at, name in enumerate(operator.inputs) if at != place]
+        for read in reads:
+            if read == "self":
+                found.append(operator.inputs[place])
+            elif read == "others":
+                found += [name for _, name in others]
+            elif read == "fixed":
+                found += [name for _, name in others if name not in self.live]
+            elif read == "output":
+                found += operator.outputs
+            elif isinstance(read, int) and read < len(operator.inputs):
+                found.append(operator.inputs[read])
+        return list(dict.fromkeys(found))
+
+    # --------------------------------------------------------------------- errors and gradients
+
+    def _add_error(
+        self,
+        operator: Operator,
+        sources: str | tuple[str, ...],
+        inputs: tuple[str, ...],
+        gemm: Gemm | None = None,
+        window: Window | None = None,
+        vector_ops: int = 0,
+    ) -> None:
+        """Operator that makes the error that one use of each source sends back."""
+        sources = (sources,) if isinstance(sources, str) else sources
+        errors = tuple(self._declare_part(source) for source in sources)
         self.operators.append(
             Operator(
-                name=f"{operator.name}.gradient",
-                kind=f"{operator.kind.partition('+')[0]}_gradient",
-                inputs=(source, error),
-                outputs=tuple(gradients),
-                phase=Phase.GRADIENT,
-                gemm=Gemm(m=gemm.k, n=gemm.n, k=gemm.m, count=gemm.count),
-                vector_ops=self._elements(error) * len(bias),  # the bias gradient sums the error
+                name=self._new_name(f"{operator.name}.backward"),
+                kind=f"{_plain(operator.kind)}_backward",
+                inputs=inputs,
+                outputs=errors,
+                phase=Phase.GRADIENT if self.fixed.issuperset(sources) else Phase.BACKWARD,
+                gemm=gemm,
+                window=window,
+                vector_ops=vector_ops,
             )
         )
+
+    def _add_gradients(
+        self,
+        operator: Operator,
+        parameters: tuple[str, ...],
+        inputs: tuple[str, ...],
+        gemm: Gemm | None,
+        vector_ops: int,
+    ) -> None:
+        """Operator that makes the gradients of all parameters of one operator."""
+        gradients = tuple(self._declare_part(name) for name in parameters)
+        self.operators.append(
+            Operator(
+                name=self._new_name(f"{operator.name}.gradient"),
+                kind=f"{_plain(operator.kind)}_gradient",
+                inputs=tuple(dict.fromkeys(inputs)),
+                outputs=gradients,
+                phase=Phase.GRADIENT,
+                gemm=gemm,
+                vector_ops=vector_ops,
+            )
+        )
+
+    def _add_update(self, operator: Operator) -> None:
+        """Update of the parameters whose gradients are complete: no earlier operator reads them."""
+        parameters = [
+            name
+            for name in dict.fromkeys(operator.inputs)
+            if self._is_parameter(name) and self.first_reader[name] == operator.name
+        ]
+        if not parameters:
+            return
+        gradients = [self._summed(name)[0] for name in parameters]
         momenta = [self._declare_like(name, f"{name}.momentum", Role.OPTIMIZER_STATE) for name in parameters]
         new = [
             self._declare_like(old, f"{old}.new", role)
@@ -201,81 +331,86 @@ class _Backward:
             for old, role in ((name, Role.WEIGHT), (momentum, Role.OPTIMIZER_STATE))
         ]
         self.states += momenta
-        self.updated += new
+        self.results += new
+        triples = zip(parameters, momenta, gradients, strict=True)
         self.operators.append(
             Operator(
-                name=f"{operator.name}.update",
+                name=self._new_name(f"{operator.name}.update"),
                 kind="sgd_momentum",
-                inputs=tuple(
-                    name for triple in zip(parameters, momenta, gradients, strict=True) for name in triple
-                ),
+                inputs=tuple(name for triple in triples for name in triple),
                 outputs=tuple(new),
                 phase=Phase.UPDATE,
                 vector_ops=_OPS_PER_UPDATE * sum(map(self._elements, parameters)),
             )
         )
 
-    def _add_error(
-        self,
-        operator: Operator,
-        source: str,
-        inputs: tuple[str, ...],
-        *,
-        gemm: Gemm | None = None,
-        vector_ops: int = 0,
-    ) -> None:
-        """Operator that makes the error that one use of `source` sends back."""
-        if source not in self.needs_error:
-            return
-        uses = sum(reader.inputs.count(source) for reader in self.forward.operators)
-        earlier = sum(name.startswith(f"{source}.error") for name in self.tensors)
-        error = f"{source}.error" if uses == 1 else f"{source}.error.{earlier + 1}"
-        self._declare_like(source, error, Role.ERROR)
-        self.arrived.setdefault(source, []).append(error)
-        names = {known.name for known in self.operators}
-        name = f"{operator.name}.backward"
-        self.operators.append(
-            Operator(
-                name=name if name not in names else f"{name}_1",
-                kind=f"{operator.kind.partition('+')[0]}_backward",
-                inputs=inputs,
-                outputs=(error,),
-                phase=Phase.BACKWARD,
-                gemm=gemm,
-                vector_ops=vector_ops,
-            )
-        )
-
-    def _whole_error(self, output: str, *, masked: bool) -> str:
-        """Sum of the errors that arrived at `output`, masked by its sign where a ReLU was fused."""
-        parts = self.arrived[output]
+    def _whole_error(self, operator: Operator, output: str) -> str | None:
+        """Sum of the errors that arrived at `output`, taken back through what the operator fused."""
+        fused = [(kind, _fused_derivative(operator, kind)) for kind in operator.kind.split("+")[1:]]
         elements = self._elements(output)
-        mask = (output,) if masked else ()
-        if len(parts) == 1:
-            (error,) = parts
-            if not masked:
-                return error
-            maker = next(place for place, made in enumerate(self.operators) if error in made.outputs)
-            if error.startswith(f"{output}.error"):  # made for this tensor alone
-                found = self.operators[maker]
-                self.operators[maker] = replace(
-                    found,
-                    inputs=found.inputs if output in found.inputs else (*found.inputs, output),
-                    vector_ops=found.vector_ops + elements,
-                )
-                return error
-        whole = self._declare_like(output, f"{output}.error", Role.ERROR)
+        ops = elements * sum(found.ops or 0 for _, found in fused)
+        mask = (output,) if any(found.reads for _, found in fused) else ()
+        parts = self.arrived[output]
+        if not fused or not parts:
+            return next(iter(self._summed(output)), None)
+        (error,) = parts if len(parts) == 1 else (None,)
+        maker = next((place for place, made in enumerate(self.operators) if error in made.outputs), None)
+        if error is not None and maker is not None and error.startswith(f"{output}.error"):
+            found = self.operators[maker]  # it made the error for this tensor alone
+            self.operators[maker] = replace(
+                found,
+                inputs=tuple(dict.fromkeys((*found.inputs, *mask))),
+                vector_ops=found.vector_ops + ops,
+            )
+            return error
+        kind = f"{_plain(fused[-1][0])}_backward"
+        return self._sum(output, "mask" if len(parts) == 1 else "sum", kind, mask, ops)
+
+    def _summed(self, name: str) -> tuple[str, ...]:
+        """The one error or gradient of a tensor; none for that of a loss."""
+        parts = self.arrived[name]
+        return tuple(parts) if len(parts) < 2 else (self._sum(name, "sum", "add", (), 0),)
+
+    def _sum(self, name: str, suffix: str, kind: str, mask: tuple[str, ...], ops: int) -> str:
+        parts = tuple(self.arrived[name])
+        whole = f"{name}.{'gradient' if self._is_parameter(name) else 'error'}"
+        if whole in self.tensors:
+            whole = f"{whole}.total"  # a part has arrived from outside under that name
+        self._declare_like(name, whole, self._role_of_error(name))
         self.operators.append(
             Operator(
-                name=f"{whole}.sum" if len(parts) > 1 else f"{whole}.mask",
-                kind="add" if len(parts) > 1 else "relu_backward",
+                name=self._new_name(f"{whole}.{suffix}"),
+                kind="add" if len(parts) > 1 else kind,
                 inputs=(*parts, *mask),
                 outputs=(whole,),
-                phase=Phase.BACKWARD,
-                vector_ops=elements * (len(parts) - 1 + masked),
+                phase=Phase.GRADIENT if name in self.fixed else Phase.BACKWARD,
+                vector_ops=self._elements(name) * (len(parts) - 1) + ops,
             )
         )
+        self.arrived[name] = [whole]
         return whole
+
+    def _declare_part(self, source: str) -> str:
+        parts = self.arrived.setdefault(source, [])
+        name = f"{source}.{'gradient' if self._is_parameter(source) else 'error'}"
+        if self.uses[source] > 1:
+            name = next(free for number in count(1) if (free := f"{name}.{number}") not in self.tensors)
+        parts.append(self._declare_like(source, name, self._role_of_error(source)))
+        return name
+
+    def _role_of_error(self, name: str) -> Role:
+        return Role.WEIGHT_GRADIENT if name in self.fixed else Role.ERROR
+
+    def _is_parameter(self, name: str) -> bool:
+        return name in self.live and self.tensors[name].role is Role.WEIGHT
+
+    def _new_name(self, base: str) -> str:
+        name, number = base, 0
+        while name in self.names:
+            number += 1
+            name = f"{base}_{number}"
+        self.names.add(name)
+        return name
 
     def _declare_like(self, model: str, name: str, role: Role) -> str:
         if name in self.tensors:
@@ -287,17 +422,9 @@ class _Backward:
         return self.tensors[name].elements
 
 
-def _backward_gemm(
-    gemm: Gemm, source: tuple[int, ...], weight: tuple[int, ...], error: tuple[int, ...]
-) -> Gemm:
-    """Product that gives the error of a layer's input, see the module's text."""
-    if len(weight) == 2:
-        return Gemm(m=gemm.m, n=gemm.k, k=gemm.n)
-    channels = weight[1]  # input channels per group
-    taps = gemm.n * gemm.k // channels  # summed for one input pixel: window x output channels
-    shrink = prod(int(before / after + 0.5) for before, after in zip(source[-2:], error[-2:], strict=True))
-    if shrink <= 1:
-        pixels = prod(source) // (channels * gemm.count)
-        return Gemm(m=pixels, n=channels, k=taps, count=gemm.count)
-    owned = gcd(taps, shrink)
-    return Gemm(m=gemm.m, n=owned * channels, k=taps // owned, count=gemm.count)
+def _fused_derivative(operator: Operator, kind: str) -> Derivative:
+    """Derivative of a fused function, whose error names the operator."""
+    try:
+        return fused_derivative(kind)
+    except ValueError as error:
+        raise ValueError(f"operator {operator.name} of kind {operator.kind}: {error}") from None

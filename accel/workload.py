@@ -6,14 +6,16 @@ backward, weight gradient, update). Every tensor has one producer or is a graph 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from numerics.block import BlockFormat, parse_any_format
 from numerics.formats import BINARY32, Format
 
 if TYPE_CHECKING:
@@ -21,17 +23,44 @@ if TYPE_CHECKING:
 
     from accel.importers.torch_export import Module, TorchTensor
 
+#: How the elements of a tensor are stored: each on its own, or blocks that share a scale.
+ElementFormat: TypeAlias = Format | BlockFormat
+
 
 class Role(StrEnum):
-    """What a tensor is; formats are assigned by role."""
+    """What a tensor is; formats are assigned by role.
+
+    INPUT is data with a derivative, INDEX whole numbers that pick rows (token ids), LABEL what a
+    loss compares with, WEIGHT every trained parameter, CONSTANT what is neither data nor trained
+    (a buffer, a mask, running statistics). WEIGHT_GRADIENT is the gradient of a parameter or of what
+    is computed from parameters alone, ERROR that of anything else.
+    """
 
     INPUT = "input"
+    INDEX = "index"
     LABEL = "label"
     ACTIVATION = "activation"
     WEIGHT = "weight"
+    CONSTANT = "constant"
     ERROR = "error"
     WEIGHT_GRADIENT = "weight_gradient"
     OPTIMIZER_STATE = "optimizer_state"
+
+    @property
+    def holds_integers(self) -> bool:
+        """Whether its elements are whole numbers that no policy of formats touches."""
+        return self in (Role.INDEX, Role.LABEL)
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether its size depends on the network alone, not on the batch."""
+        return self in (Role.WEIGHT, Role.CONSTANT, Role.WEIGHT_GRADIENT, Role.OPTIMIZER_STATE)
+
+
+#: One format for all tensors; by role or name; or a function of the tensor (``None`` keeps its own).
+Formats: TypeAlias = (
+    ElementFormat | str | Mapping[Any, ElementFormat | str] | Callable[["Tensor"], ElementFormat | str | None]
+)
 
 
 class Phase(StrEnum):
@@ -54,13 +83,13 @@ class Tensor:
     shape
         Sizes in elements; ``()`` is a scalar, a size of 0 makes an empty tensor.
     role, format
-        What it is, and the format of one element.
+        What it is, and the format of its elements.
     """
 
     name: str
     shape: tuple[int, ...]
     role: Role
-    format: Format = BINARY32
+    format: ElementFormat = BINARY32
 
     def __post_init__(self) -> None:
         if any(size < 0 for size in self.shape):
@@ -72,9 +101,20 @@ class Tensor:
         return prod(self.shape)
 
     @property
+    def bits(self) -> int:
+        """Packed bits. Blocks run along the last axis, and a shorter last block has a scale as well.
+
+        The float32 scale that formats such as NVFP4 have per tensor is not counted.
+        """
+        if not isinstance(self.format, BlockFormat):
+            return self.elements * self.format.bits
+        scales = prod(self.format.blocks_in(self.shape or (1,)))
+        return self.elements * self.format.element.bits + scales * self.format.scale_bits
+
+    @property
     def bytes(self) -> int:
         """Packed bytes, rounded up to a whole byte."""
-        return -(-self.elements * self.format.bits // 8)
+        return -(-self.bits // 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +252,7 @@ class Workload:
     Raises
     ------
     ValueError
-        A tensor is unknown, has two producers, or is read before it is produced.
+        The batch is below 1, or a tensor is unknown, has two producers, or is read before it is produced.
     """
 
     name: str
@@ -224,6 +264,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
         available = set(self.inputs)
         for name in (*self.inputs, *self.outputs):
             self._known(name, "the graph")
@@ -270,29 +312,113 @@ class Workload:
         """Operators that are matrix products, in file order."""
         return tuple(operator for operator in self.operators if operator.gemm)
 
-    def with_formats(self, formats: Mapping[Role, Format]) -> Workload:
-        """Copy in which the tensors of each role named have that element format."""
-        tensors: Iterable[Tensor] = (
-            replace(tensor, format=formats.get(tensor.role, tensor.format))
-            for tensor in self.tensors.values()
-        )
-        return replace(self, tensors={tensor.name: tensor for tensor in tensors})
+    @property
+    def parameters(self) -> int:
+        """Elements of all trained parameters that the graph reads."""
+        return sum(tensor.elements for tensor in self._parameters)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all trained parameters that the graph reads."""
+        return sum(tensor.bytes for tensor in self._parameters)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of all activations, as if each had a place of its own."""
+        return sum(tensor.bytes for tensor in self.tensors.values() if tensor.role is Role.ACTIVATION)
+
+    @property
+    def _parameters(self) -> tuple[Tensor, ...]:
+        found = (self.tensors[name] for name in dict.fromkeys(self.inputs))
+        return tuple(tensor for tensor in found if tensor.role is Role.WEIGHT)
+
+    def with_formats(self, formats: Formats) -> Workload:
+        """Copy whose tensors have other element formats, and so other bytes.
+
+        Parameters
+        ----------
+        formats
+            A format or its text for every tensor; or a mapping to formats from roles (or their
+            texts), names of tensors, or patterns of names such as ``layer1.*``; or a function that
+            returns the format of a tensor, ``None`` for its own. A name counts before a pattern, the
+            first pattern that matches before later ones, and a pattern before a role; a text that is
+            both a role and a name is the role. Labels and indices keep their format under a format
+            for all and under patterns.
+
+        Raises
+        ------
+        ValueError
+            A key is no role and fits no tensor, or a text is no format.
+        """
+        from accel._format_choice import format_chooser
+
+        choose = format_chooser(formats, self.tensors)
+        tensors = {}
+        for name, tensor in self.tensors.items():
+            found = choose(tensor)
+            tensors[name] = tensor if found is None else replace(tensor, format=parse_any_format(found))
+        return replace(self, tensors=tensors)
+
+    def with_batch(self, batch: int) -> Workload:
+        """Copy of the same graph for another number of samples, see ``accel.rescaling``."""
+        from accel.rescaling import rescaled
+
+        return rescaled(self, batch)
+
+    def training(self, batch: int | None = None) -> Workload:
+        """Graph of a whole training step of this forward graph, see ``accel.training``.
+
+        `batch` rescales the forward graph first.
+        """
+        from accel.training import training_step
+
+        return training_step(self if batch is None else self.with_batch(batch))
+
+    def table(self) -> pd.DataFrame:
+        """One row per operator: phase, matrix product, multiply-accumulates, bytes, formats."""
+        from accel.workload_table import workload_table
+
+        return workload_table(self)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Graph as JSON, written to `path` if there is one, see ``accel.importers.json_graph``."""
+        from accel.importers.json_graph import to_json
+
+        return to_json(self, path)
 
     @classmethod
-    def from_torch(cls, module: Module, *inputs: TorchTensor) -> Workload:
+    def from_json(cls, path: str | Path) -> Workload:
+        """Graph in a JSON file, see ``accel.importers.json_graph``."""
+        from accel.importers.json_graph import from_json
+
+        return from_json(path)
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Workload:
+        """List of matrix products and convolutions, see ``accel.importers.gemm_list``."""
+        from accel.importers.gemm_list import from_toml
+
+        return from_toml(path)
+
+    @classmethod
+    def from_onnx(cls, path: str | Path, **options: Any) -> Workload:
+        """Graph of an ONNX file, see ``accel.importers.onnx_graph``."""
+        from accel.importers.onnx_graph import from_onnx
+
+        return from_onnx(path, **options)
+
+    @classmethod
+    def from_torch(
+        cls, module: Module, *inputs: TorchTensor, name: str | None = None, fold_batch_norm: bool = True
+    ) -> Workload:
         """Graph of one inference pass of a PyTorch module, see ``accel.importers.torch_export``."""
         from accel.importers.torch_export import from_torch
 
-        return from_torch(module, *inputs)
+        return from_torch(module, *inputs, name=name, fold_batch_norm=fold_batch_norm)
 
-    def training(self) -> Workload:
-        """Graph of a whole training step of this forward graph, see ``accel.training``."""
-        from accel.training import training_step
+    @classmethod
+    def named(cls, name: str, **options: Any) -> Workload:
+        """Graph of a well-known network, see ``accel.networks``."""
+        from accel.networks import named_workload
 
-        return training_step(self)
-
-    def table(self) -> pd.DataFrame:
-        """One row per operator: phase, matrix product, multiply-accumulates, bytes."""
-        from accel.tables import workload_table
-
-        return workload_table(self)
+        return named_workload(name, **options)

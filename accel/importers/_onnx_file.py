@@ -12,6 +12,11 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 from accel.accumulations import NetworkError
 from accel.importers._onnx_protos import bodies, first_line
 
+
+class MissingFileError(NetworkError, FileNotFoundError):
+    """A file that is not there."""
+
+
 _HEADS = (
     (b"PK\x03\x04", "it looks like a zip archive, as PyTorch, NumPy and Keras write them"),
     (b"\x80", "it looks like a Python pickle, as PyTorch once wrote them"),
@@ -30,13 +35,13 @@ def load(path: Path) -> ModelProto:
     ------
     NetworkError
         This is no ONNX file.
-    FileNotFoundError
+    MissingFileError
         The file, or one in which it keeps weights, is missing.
     """
     if path.is_dir():
         raise NetworkError(f"{path} is a directory, not an ONNX file")
     if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise MissingFileError(f"there is no file {path}")
     if not path.stat().st_size:
         raise NetworkError(f"{path} is empty, not an ONNX file")
     with path.open("rb") as file:
@@ -51,7 +56,7 @@ def load(path: Path) -> ModelProto:
         if uses_external_data(tensor):
             place = path.parent / _location(tensor)
             if not place.is_file():
-                raise FileNotFoundError(f"{path} keeps weights in {place}, which is missing ({tensor.name})")
+                raise MissingFileError(f"{path} keeps weights in {place}, which is missing ({tensor.name})")
     return model
 
 

@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, cast
 
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper
 
 from accel.accumulations import (
     Network,
@@ -31,62 +29,10 @@ from accel.accumulations import (
     transposed_convolution,
 )
 from accel.importers._onnx_file import inlined, load
+from accel.importers._onnx_inputs import RECURRENT, InputSizes
 from accel.importers._onnx_protos import STANDARD_DOMAINS, attribute, bodies, known_shape, title
-from accel.importers._onnx_shapes import RECURRENT, ContradictionError, InputSizes, Shapes
-
-# Operators read as a standard one, with the inputs that this one takes. Those that keep the shape
-# of their first input stand for an Identity.
-_PAIR, _QUANTIZED_PAIR, _FIRST = slice(0, 2), slice(0, 4, 3), slice(0, 1)
-_STAND_INS: Mapping[str, tuple[str, slice]] = {
-    "QLinearConv": ("Conv", _QUANTIZED_PAIR),
-    "ConvInteger": ("Conv", _PAIR),
-    "FusedConv": ("Conv", _PAIR),
-    "QLinearMatMul": ("MatMul", _QUANTIZED_PAIR),
-    "MatMulInteger": ("MatMul", _PAIR),
-    "MatMulIntegerToFloat": ("MatMul", _PAIR),
-    "DynamicQuantizeMatMul": ("MatMul", _PAIR),
-    "QGemm": ("Gemm", _QUANTIZED_PAIR),
-    "FusedGemm": ("Gemm", _PAIR),
-    "QLinearAdd": ("Add", _QUANTIZED_PAIR),
-    "QLinearMul": ("Mul", _QUANTIZED_PAIR),
-    "QLinearAveragePool": ("AveragePool", _FIRST),
-    "QLinearGlobalAveragePool": ("GlobalAveragePool", _FIRST),
-    "QLinearConcat": ("Concat", slice(2, None, 3)),
-    **dict.fromkeys(
-        (
-            "QuantizeLinear",
-            "DequantizeLinear",
-            "QLinearLeakyRelu",
-            "QLinearSigmoid",
-            "QLinearSoftmax",
-            "BiasGelu",
-            "FastGelu",
-            "QuickGelu",
-            "SimplifiedLayerNormalization",
-            "SkipLayerNormalization",
-            "SkipSimplifiedLayerNormalization",
-        ),
-        ("Identity", _FIRST),
-    ),
-}
-
-_UNCOVERED = frozenset(
-    {
-        "CausalConvWithState",
-        "DFT",
-        "DeformConv",
-        "FlexAttention",
-        "LinearAttention",
-        "LinearClassifier",
-        "LinearRegressor",
-        "STFT",
-        "SVMClassifier",
-        "SVMRegressor",
-        "TreeEnsemble",
-        "TreeEnsembleClassifier",
-        "TreeEnsembleRegressor",
-    }
-)
+from accel.importers._onnx_shapes import ContradictionError, Shapes
+from accel.importers._onnx_walk import STAND_INS, UNMODELLED, GraphWalker
 
 
 def read_onnx(
@@ -144,32 +90,18 @@ def _read(
     for note in sizes.notes:
         builder.note(note)
     reader = _Reader(builder, Shapes(model, sizes, folder))
-    reader.read_graph(model.graph)
+    reader.walk(model.graph)
     reader.note_uncovered()
     return builder.network()
 
 
-class _Reader:
+class _Reader(GraphWalker):
     """Walks a graph in order and hands its products to a builder."""
 
     def __init__(self, builder: NetworkBuilder, shapes: Shapes) -> None:
+        super().__init__(shapes)
         self.builder = builder
-        self.shapes = shapes
-        self.values = shapes.values
         self._uncovered: dict[str, list[str]] = {}
-
-    def read_graph(self, graph: GraphProto) -> None:
-        """Take in a graph, or the branch that takes the place of an ``If``."""
-        self.shapes.enter(graph)
-        for node in graph.node:
-            self.shapes.require_inputs(node)
-            branch = self._taken(node)
-            if branch is None:
-                self._read(self._stand_in(node))
-            else:
-                self.read_graph(branch)
-                for name, made in zip(node.output, branch.output, strict=True):
-                    self.values[name] = self.values[made.name]
 
     def note_uncovered(self) -> None:
         """Hand the notes on operators that were skipped to the builder, one for each kind."""
@@ -177,12 +109,14 @@ class _Reader:
             more = f" and {len(titles) - 3} more" if len(titles) > 3 else ""
             self.builder.note(f"{what} is not covered: {', '.join(titles[:3])}{more}")
 
-    def _read(self, node: NodeProto) -> None:
+    def visit(self, node: NodeProto, standard: NodeProto) -> None:
+        """Take in one node, as the standard operator that makes the same products."""
+        node = standard
         known = self.shapes.infer(node)
         if not known:
             domain = "" if node.domain in STANDARD_DOMAINS else f"{node.domain}."
             self._skip(f"unknown operator {domain}{node.op_type}", node)
-        elif node.op_type in _UNCOVERED:
+        elif node.op_type in UNMODELLED:
             self._skip(node.op_type, node)
         elif (reader := _READERS.get(node.op_type)) is not None:
             try:
@@ -197,35 +131,6 @@ class _Reader:
 
     def _skip(self, what: str, node: NodeProto) -> None:
         self._uncovered.setdefault(what, []).append(title(node))
-
-    def _taken(self, node: NodeProto) -> GraphProto | None:
-        """Branch of an ``If`` whose condition is known."""
-        condition = self.values[node.input[0]].data if node.op_type == "If" else None
-        if condition is None:
-            return None
-        branch = "then_branch" if numpy_helper.to_array(condition).item() else "else_branch"
-        return cast("GraphProto | None", attribute(node, branch, None))
-
-    def _stand_in(self, node: NodeProto) -> NodeProto:
-        """`node`, or the standard operator that makes the same products from the same operands."""
-        if node.op_type == "MatMulNBits":
-            source, packed = node.input[:2]
-            weight = f"{packed}.unpacked"
-            self.shapes.add_weight(weight, packed, (attribute(node, "K", 0), attribute(node, "N", 0)))
-            return helper.make_node("MatMul", [source, weight], node.output[:1], title(node))
-        if node.op_type == "FusedMatMul":
-            operands = [
-                self.shapes.transposed(name) if attribute(node, f"trans{which}", 0) else name
-                for which, name in zip("AB", node.input, strict=False)
-            ]
-            return helper.make_node("MatMul", operands, node.output, title(node))
-        if node.op_type not in _STAND_INS:
-            return node
-        operator, taken = _STAND_INS[node.op_type]
-        allowed = onnx.defs.get_schema(operator, self.shapes.version("")).attributes
-        made = helper.make_node(operator, list(node.input)[taken], node.output, title(node))
-        made.attribute.extend(found for found in node.attribute if found.name in allowed)
-        return made
 
     def read_convolution(self, node: NodeProto) -> None:
         """Convolution, plain or transposed."""
@@ -259,7 +164,7 @@ class _Reader:
         """Products that an einsum of two operands stands for."""
         equation = helper.get_attribute_value(node.attribute[0]).decode()
         shapes = [self.shapes.sizes(node, name) for name in node.input]
-        weight = self._weight(*node.input) if len(node.input) == 2 else None
+        weight = self.weight_place(*node.input) if len(node.input) == 2 else None
         try:
             row = einsum(title(node), equation, shapes, weight=weight)
         except ValueError as error:
@@ -311,19 +216,13 @@ class _Reader:
             self.builder.look_up(title(node), table.origin, rows)
 
     def _contract(self, node: NodeProto, equation: str, shapes: list[tuple[int, ...]]) -> None:
-        weight = self._weight(*node.input[:2])
+        weight = self.weight_place(*node.input[:2])
         kind = "matmul" if weight is None else "linear"
         row = contraction(title(node), kind, equation, *shapes, weight=weight)
         self._add_contraction(row, *node.input[:2])
 
-    def _weight(self, first: str, second: str) -> Literal[0, 1] | None:
-        """Place of the operand that is a weight, if one is and the other is not."""
-        a, b = self.values[first], self.values[second]
-        marks = (a.fixed, b.fixed) if a.fixed != b.fixed else (a.fixed and a.trained, b.fixed and b.trained)
-        return None if marks[0] == marks[1] else 0 if marks[0] else 1
-
     def _add_contraction(self, row: TrainingProducts, first: str, second: str) -> None:
-        weight = self._weight(first, second)
+        weight = self.weight_place(first, second)
         if weight is None:
             a, b = self.values[first], self.values[second]
             self.builder.add(row, batched=not a.fixed, backward=a.trained, gradient=b.trained)
@@ -357,7 +256,7 @@ _READERS: Mapping[str, Callable[[_Reader, NodeProto], None]] = {
 def _products(graph: GraphProto) -> Iterator[str]:
     """Kinds of the operators with matrix products in a subgraph and its own subgraphs."""
     for node in graph.node:
-        operator = _STAND_INS.get(node.op_type, (node.op_type,))[0]
+        operator = STAND_INS.get(node.op_type, (node.op_type,))[0]
         if operator in _READERS and operator != "Gather":
             yield node.op_type
         for body in bodies(node):

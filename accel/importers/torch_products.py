@@ -7,17 +7,15 @@ path of the module that makes it (``blocks.0.attn.matmul``). A repeated name get
 
 from __future__ import annotations
 
-import copy
 import importlib
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch.export import ExportedProgram
@@ -35,11 +33,22 @@ from accel.accumulations import (
     matmul_equation,
     transposed_convolution,
 )
+from accel.importers._torch_trace import (
+    Module,
+    TorchTensor,
+    arguments_of,
+    brief,
+    exported,
+    is_layer,
+    is_view,
+    kind_of,
+    module_of,
+    operands_of,
+    shape_of,
+    without_data,
+)
 
-Module: TypeAlias = torch.nn.Module  # so that callers need not import PyTorch for a type
-TorchTensor: TypeAlias = torch.Tensor
-
-_LONGEST = 200  # characters of an exception in a message, or of the history of a weight
+_LONGEST = 200  # characters of the history of a weight
 
 # Another type or layout of the same weight: its gradient is that of the weight.
 _SAME_WEIGHT = frozenset(
@@ -129,7 +138,7 @@ def read_torch(module: Module, *inputs: TorchTensor, batch: int = 256, name: str
     if not inputs:
         raise NetworkError(f"{name} needs at least one example input")
     NetworkBuilder(name, batch=batch, traced=batch)  # refuses a batch before the long work
-    twin = _without_data(name, module).eval()
+    twin = without_data(name, module).eval()
     examples = [tensor.detach().to("meta") for tensor in inputs]
     traced = examples[0].shape[0] if examples[0].ndim else batch
     resized = [
@@ -140,11 +149,11 @@ def read_torch(module: Module, *inputs: TorchTensor, batch: int = 256, name: str
     ]
     note = ""
     try:
-        program, traced = _exported(name, twin, resized), batch
+        program, traced = exported(name, twin, resized), batch
     except NetworkError:
         if traced == batch:
             raise
-        program = _exported(name, twin, examples)
+        program = exported(name, twin, examples)
         note = f"the module runs for a batch of {traced} only: lengths are rescaled to {batch}"
     builder = NetworkBuilder(name, batch=batch, traced=traced)
     if note:
@@ -181,7 +190,7 @@ def load_module(text: str) -> Module:
             try:
                 made = made()
             except (Exception, SystemExit) as error:  # anything that a user's code may raise
-                raise NetworkError(f"{text} called without arguments raised {_brief(error)}") from error
+                raise NetworkError(f"{text} called without arguments raised {brief(error)}") from error
     if not isinstance(made, torch.nn.Module):
         raise NetworkError(f"{text} must return a torch.nn.Module, got {type(made).__name__}")
     return made
@@ -204,48 +213,9 @@ def _imported(path: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and (path == error.name or path.startswith(f"{error.name}.")):
             raise NetworkError(f"there is no module {error.name}, needed for {path}") from None
-        raise NetworkError(f"importing {path} raised {_brief(error)}") from error
+        raise NetworkError(f"importing {path} raised {brief(error)}") from error
     except (Exception, SystemExit) as error:  # anything that a user's code may raise
-        raise NetworkError(f"importing {path} raised {_brief(error)}") from error
-
-
-def _brief(error: BaseException) -> str:
-    """Type and first line of an exception."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[0] if lines else ""
-    shortened = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-    return f"{type(error).__name__}: {shortened}" if line else type(error).__name__
-
-
-def _without_data(name: str, module: Module) -> Module:
-    """Copy on the meta device in which tied weights stay tied, made without copying any data."""
-    memo: dict[int, Any] = {}
-    for part in module.modules():
-        for tensor in (*part._parameters.values(), *part._buffers.values(), *vars(part).values()):
-            if isinstance(tensor, torch.nn.Parameter):
-                empty = tensor.detach().to("meta")
-                memo[id(tensor)] = torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
-            elif isinstance(tensor, torch.Tensor):
-                memo[id(tensor)] = tensor.detach().to("meta")
-    try:
-        return copy.deepcopy(module, memo)
-    except Exception as error:  # anything that the user's module raises
-        raise NetworkError(f"{name} cannot be copied: {_brief(error)}") from error
-
-
-def _exported(name: str, module: Module, inputs: Sequence[TorchTensor]) -> ExportedProgram:
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it hides its products in one fused operator
-    try:
-        # What the module makes without naming a device must be where its weights are.
-        with warnings.catch_warnings(), torch.device("meta"), torch.enable_grad():
-            warnings.simplefilter("ignore")  # of PyTorch about PyTorch, and of the user's module
-            return torch.export.export(module, tuple(inputs), strict=False)
-    except Exception as error:  # anything that the exporter or the user's module raises
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        raise NetworkError(f"{name} cannot be exported for inputs {shapes}: {_brief(error)}") from error
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+        raise NetworkError(f"importing {path} raised {brief(error)}") from error
 
 
 @dataclass(slots=True)
@@ -315,7 +285,7 @@ class _Reader:
             fixed=all(source.fixed for source in sources),
             trained=self._records and any(source.trained for source in sources) and _is_floating(node),
         )
-        kind = _kind(node)
+        kind = kind_of(node)
         if kind in _STOPS:
             value.trained = False
         if value.fixed:
@@ -378,14 +348,14 @@ class _Reader:
 
     def read_convolution(self, node: Node) -> None:
         """Convolution over one, two or three axes, plain or transposed."""
-        given = _arguments(node)
+        given = arguments_of(node)
         source, weight = given["input"], given["weight"]
-        transposed = "transpose" in _kind(node) or bool(given.get("transposed"))
-        sizes = _shape(weight)
+        transposed = "transpose" in kind_of(node) or bool(given.get("transposed"))
+        sizes = shape_of(weight)
         make, positions = (
-            (transposed_convolution, prod(_shape(source)) // sizes[0])
+            (transposed_convolution, prod(shape_of(source)) // sizes[0])
             if transposed
-            else (convolution, prod(_shape(node)) // sizes[0])
+            else (convolution, prod(shape_of(node)) // sizes[0])
         )
         row = make(
             self._layer(node, weight),
@@ -399,26 +369,26 @@ class _Reader:
 
     def read_linear(self, node: Node) -> None:
         """``x @ weight.T``."""
-        source, weight = _operands(node)[:2]
-        equation = "...k,nk->...n" if len(_shape(weight)) == 2 else "...k,k->..."
+        source, weight = operands_of(node)[:2]
+        equation = "...k,nk->...n" if len(shape_of(weight)) == 2 else "...k,k->..."
         self._contract(node, equation, source, weight)
 
     def read_matmul(self, node: Node) -> None:
         """Matrix product of any rank, to which a tensor may be added."""
-        given = _arguments(node)
-        if _kind(node) in ("addmm", "baddbmm"):
+        given = arguments_of(node)
+        if kind_of(node) in ("addmm", "baddbmm"):
             a, b = list(given.values())[1:3]
         else:
             a, b = list(given.values())[:2]
-        self._contract(node, matmul_equation(_shape(a), _shape(b)), a, b)
+        self._contract(node, matmul_equation(shape_of(a), shape_of(b)), a, b)
 
     def read_einsum(self, node: Node) -> None:
         """Products that an einsum of two operands stands for."""
-        equation, operands = str(node.args[0]), _operands(node)
+        equation, operands = str(node.args[0]), operands_of(node)
         weight = self._weight(*operands) if len(operands) == 2 else None
         layer = self._layer(node, operands[weight] if weight is not None else None)
         try:
-            row = einsum(layer, equation, [_shape(found) for found in operands], weight=weight)
+            row = einsum(layer, equation, [shape_of(found) for found in operands], weight=weight)
         except ValueError as error:
             self.builder.note(f"einsum {layer} with equation {equation} is not covered: {error}")
         else:
@@ -427,10 +397,10 @@ class _Reader:
 
     def read_attention(self, node: Node) -> None:
         """Scores and weighted sum of scaled dot-product attention."""
-        query, key, value = operands = _operands(node)[:3]
-        causal = bool(_arguments(node).get("is_causal"))
-        layer = self._named(_module(node)[0] or "attention")
-        scores, context = attention(layer, _shape(query), _shape(key), _shape(value), causal=causal)
+        query, key, value = operands = operands_of(node)[:3]
+        causal = bool(arguments_of(node).get("is_causal"))
+        layer = self._named(module_of(node)[0] or "attention")
+        scores, context = attention(layer, shape_of(query), shape_of(key), shape_of(value), causal=causal)
         flows = [self.values[found].trained for found in operands]
         batched = not all(self.values[found].fixed for found in operands)
         self._hand_over(scores, batched=batched, backward=flows[0], gradient=flows[1])
@@ -438,16 +408,16 @@ class _Reader:
 
     def read_recurrent(self, node: Node) -> None:
         """Products of a recurrent layer or cell: one row for each matrix of weights."""
-        given = _arguments(node)
+        given = arguments_of(node)
         source = given["input"]
-        operator = _kind(node).split("_")[0]
+        operator = kind_of(node).split("_")[0]
         weights: list[Node] = given.get("params") or [given["w_ih"], given["w_hh"]]
         directions = 2 if given.get("bidirectional") else 1
         per_layer = len(weights) // (directions * given.get("num_layers", 1))
         for place, weight in enumerate(weights):
-            sizes = _shape(weight)
+            sizes = shape_of(weight)
             if len(sizes) == 2:  # the others are biases
-                rows = (prod(_shape(source)[:-1]), sizes[1])
+                rows = (prod(shape_of(source)[:-1]), sizes[1])
                 layer = self._named(self.values[weight].origin)
                 row = contraction(layer, operator, "mk,nk->mn", rows, sizes, weight=1)
                 # Only the first layer reads data; states and what other layers read is trained.
@@ -456,16 +426,16 @@ class _Reader:
 
     def read_lookup(self, node: Node) -> None:
         """Embedding: rows of a table taken by an index that depends on the input."""
-        table, index = (self.values[found] for found in _operands(node)[:2])
+        table, index = (self.values[found] for found in operands_of(node)[:2])
         if table.trained and table.fixed and not index.fixed:
-            layer = self._layer(node, _operands(node)[0])
-            self.builder.look_up(layer, table.origin, prod(_shape(_operands(node)[1])))
+            layer = self._layer(node, operands_of(node)[0])
+            self.builder.look_up(layer, table.origin, prod(shape_of(operands_of(node)[1])))
 
     def _contract(self, node: Node, equation: str, first: Any, second: Any) -> None:
         weight = self._weight(first, second)
         kind = "matmul" if weight is None else "linear"
         layer = self._layer(node, None if weight is None else (first, second)[weight])
-        row = contraction(layer, kind, equation, _shape(first), _shape(second), weight=weight)
+        row = contraction(layer, kind, equation, shape_of(first), shape_of(second), weight=weight)
         self._add_contraction(row, first, second)
 
     def _weight(self, first: Node, second: Node) -> Literal[0, 1] | None:
@@ -514,13 +484,13 @@ class _Reader:
         return self._named(self._layer_base(node, weight))
 
     def _layer_base(self, node: Node, weight: Node | None) -> str:
-        path, owner = _module(node)
-        if path and weight is not None and _is_layer(owner):
+        path, owner = module_of(node)
+        if path and weight is not None and is_layer(owner):
             return path
         origin = self.values[weight].origin.partition("|")[0] if weight is not None else ""
         if "." in origin and "+" not in origin:
             return origin.removesuffix(".weight")
-        return f"{path}.{_kind(node)}".removeprefix(".")
+        return f"{path}.{kind_of(node)}".removeprefix(".")
 
     def _named(self, base: str) -> str:
         """`base`, with a number if it is taken."""
@@ -559,41 +529,6 @@ _READERS: Mapping[str, Callable[[_Reader, Node], None]] = {
 }
 
 
-def _kind(node: Node) -> str:
-    """Name of the function that a node calls: ``relu`` of ``aten.relu.default``."""
-    if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.name.partition("::")[2]
-    return getattr(node.target, "__name__", str(node.target))
-
-
-def _arguments(node: Node) -> dict[str, Any]:
-    """All arguments of an operator by name, with the defaults of those that were left out."""
-    assert isinstance(node.target, torch._ops.OpOverload)
-    declared = node.target._schema.arguments
-    given = dict(zip((argument.name for argument in declared), node.args, strict=False))
-    return {
-        argument.name: given.get(argument.name, node.kwargs.get(argument.name, argument.default_value))
-        for argument in declared
-    }
-
-
-def _operands(node: Node) -> list[Node]:
-    """Tensors that a node reads, in order, one that is read twice twice."""
-    found: list[Node] = []
-    for argument in node.args:
-        several = argument if isinstance(argument, list | tuple) else (argument,)
-        found += [part for part in several if isinstance(part, Node)]
-    return found
-
-
-def _shape(node: Node) -> tuple[int, ...]:
-    sizes = node.meta["val"].shape
-    if not all(isinstance(size, int) for size in sizes):
-        text = ", ".join(map(str, sizes))
-        raise NetworkError(f"the shape ({text}) of {node.name} depends on the data: it has no fixed length")
-    return tuple(sizes)
-
-
 def _is_floating(node: Node) -> bool:
     """Whether errors can flow back through a result."""
     value = node.meta.get("val")
@@ -610,22 +545,4 @@ def _mark_changed(node: Node, values: Mapping[Node, _Value]) -> None:
         while isinstance(changed, Node) and not (changed.op == "placeholder" and values[changed].fixed):
             values[changed].trained |= values[node].trained
             values[changed].fixed &= values[node].fixed
-            changed = changed.args[0] if _is_view(changed) else None
-
-
-def _is_view(node: Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    return any(found.alias_info is not None for found in node.target._schema.returns)
-
-
-def _module(node: Node) -> tuple[str, str]:
-    """Path and class of the innermost module that a node belongs to."""
-    path, owner = (list(node.meta.get("nn_module_stack", {}).values()) or [("", "")])[-1]
-    return str(path), str(owner)
-
-
-def _is_layer(owner: str) -> bool:
-    """Whether a module of this class makes at most one product, which can bear its name."""
-    several = (".container.", ".activation.", ".transformer.", ".rnn.")
-    return owner.startswith("torch.nn.") and not any(part in owner for part in several)
+            changed = changed.args[0] if is_view(changed) else None

@@ -158,8 +158,10 @@ class Pricing:
         return FloatFormat.parse(self.config.training.update_format)
 
     def _price(self, design: Design, update: FloatFormat) -> Cost:
-        plan = self.schedule(design.operand, update, design.scratchpad_bytes)
-        return evaluate(design, self.workload(design.operand, update), plan)
+        operand = design.operand
+        assert isinstance(operand, FloatFormat)  # the space of a campaign has no other
+        plan = self.schedule(operand, update, design.scratchpad_bytes)
+        return evaluate(design, self.workload(operand, update), schedule=plan)
 
     def _design(self, operand: FloatFormat, accumulator: Accumulator, hardware: Parameters) -> Design:
         fixed = self.config.design

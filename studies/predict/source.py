@@ -85,7 +85,7 @@ def open_network(
         from accel.importers.onnx_products import read_onnx
 
         return Source(network=read_onnx(path, batch=batch, shapes=dims))
-    known = (*TASKS, *NETWORKS, *zoo())
+    known = tuple(dict.fromkeys((*TASKS, *NETWORKS, *zoo())))
     close = get_close_matches(text, known, n=1) or [name for name in known if text in name]
     raise NetworkError(
         f"MODEL must be an ONNX file, package.module:callable or one of {', '.join(known)}; got {text!r}"

@@ -67,7 +67,7 @@ def test_replace_keeps_the_derived_port_and_none_derives_it_anew():
         ({"accumulator_bytes": 8}, "accumulator_bytes must be at least 1024, got 8"),
         ({"accumulator_bytes": 1024, "columns": 64}, "makes 1 banks: width_bits of an SRAM must be in"),
         ({"offchip": "tape"}, "offchip must be one of .*; got 'tape'"),
-        ({"offchip_bytes_per_cycle": 0}, "offchip_bytes_per_cycle must be above 0 and finite, got 0"),
+        ({"offchip_bytes_per_cycle": 0}, "offchip_bytes_per_cycle must be above 0, got 0"),
         ({"clock_mhz": float("nan")}, "clock_mhz must be above 0 and finite, got nan"),
         ({"node_nm": 90}, r"node_nm of an SRAM must be in 7\.\.45, got 90"),
         ({"overhead": -0.1}, "overhead must not be negative, got -0.1"),
@@ -92,3 +92,53 @@ def test_a_misspelt_or_missing_key_is_named():
         Design.from_mapping({**SETTINGS, "collumns": 3})
     with pytest.raises(ValueError, match="design needs the key 'clock_mhz'"):
         Design.from_mapping({key: value for key, value in SETTINGS.items() if key != "clock_mhz"})
+
+
+def test_a_design_takes_every_cell_that_the_laws_cover():
+    integer = Design(**{**SETTINGS, "operand": "int8", "accumulator": "int32"})
+    assert (integer.mac.a_bits, integer.mac.accumulator_bits) == (8.0, 32)
+    assert integer.scratchpad_width_bits == 16 * 8
+    block = Design(**{**SETTINGS, "operand": "mxfp4", "accumulator": "fp32"})
+    assert block.mac.a_bits == 4.25
+    mixed = Design(**{**SETTINGS, "operand": "fp16", "weight": "int4", "accumulator": "fp32"})
+    assert (mixed.mac.a_bits, mixed.mac.w_bits) == (16.0, 4.0)
+    for found in (integer, block, mixed):
+        assert Design.from_toml(found.to_toml()) == found
+
+
+def test_a_pipelined_cell_is_quicker_and_larger():
+    plain, piped = Design(**SETTINGS), Design(**SETTINGS, mac_stages=3)
+    assert piped.mac_cell().delay_ns < plain.mac_cell().delay_ns
+    assert piped.mac_cell().area_um2 > plain.mac_cell().area_um2
+    assert "3 stages" in str(piped)
+
+
+def test_settings_make_the_same_design_and_leave_derived_values_out():
+    design = Design(**SETTINGS)
+    assert Design.from_mapping(design.settings()) == design
+    assert design.settings()["scratchpad_width_bits"] is None
+    fixed = Design(**SETTINGS, scratchpad_width_bits=64)
+    assert fixed.settings()["scratchpad_width_bits"] == 64
+
+
+def test_a_file_is_read_with_its_own_tables_beside_it(tmp_path):
+    (tmp_path / "tables.toml").write_text("[offchip.MY_DDR]\npj_per_bit = 12.0\nbandwidth_gb_s = 25.6\n")
+    text = Design(**SETTINGS).to_toml().replace('"LPDDR4"', '"MY_DDR"') + 'library = "tables.toml"\n'
+    (tmp_path / "chip.toml").write_text(text)
+    design = Design.from_file(tmp_path / "chip.toml")
+    assert design.offchip == "MY_DDR"
+    assert "offchip.MY_DDR.pj_per_bit" in design.library.replaced
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rows = ", r"chip.toml: Invalid value"),
+        ("row = 4", r"chip.toml: design has no key 'row'; did you mean 'rows'\?"),
+        ("rows = 4", "chip.toml: design needs the key 'columns'"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path, text, message):
+    (tmp_path / "chip.toml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        Design.from_file(tmp_path / "chip.toml")

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from accel.training import training_step
-from accel.workload import Gemm, Operator, Phase, Role, Tensor, Workload
+from accel.workload import Gemm, Operator, Phase, Role, Tensor, Window, Workload
 from numerics.formats import E4M3, E5M2
 
 
@@ -76,6 +76,7 @@ def test_matrix_products_by_hand(step):
     assert operator(step, "conv2").gemm == Gemm(m=4 * 64, n=16, k=9 * 8)
     assert operator(step, "conv2.backward").gemm == Gemm(m=4 * 64, n=8, k=9 * 16)
     assert operator(step, "conv2.gradient").gemm == Gemm(m=9 * 8, n=16, k=4 * 64)
+    assert operator(step, "conv2.gradient").window is None
     # Stride 2: four input pixels per output pixel, a quarter of 9 x 12 products in each sum.
     assert operator(step, "conv3.backward").gemm == Gemm(m=4 * 16, n=4 * 16, k=9 * 12 // 4)
     assert operator(step, "fc1.backward").gemm == Gemm(m=4, n=48, k=20)
@@ -212,12 +213,365 @@ def linear(name, source, result):
     )
 
 
+def by_name(workload, *names):
+    return [operator(workload, name) for name in names]
+
+
+def test_two_layers_with_one_weight_sum_its_gradients():
+    step = training_step(
+        linear_graph(linear("one", "x", "a"), linear("two", "a", "b"), outputs=("b",)),
+    )
+    first, second, total, update = by_name(
+        step, "one.gradient", "two.gradient", "w.gradient.sum", "one.update"
+    )
+    assert (first.outputs, second.outputs) == (("w.gradient.2",), ("w.gradient.1",))
+    assert total.inputs == ("w.gradient.1", "w.gradient.2")
+    assert (total.outputs, total.phase, total.vector_ops) == (("w.gradient",), Phase.GRADIENT, 4)
+    assert update.inputs == ("w", "w.momentum", "w.gradient")
+    assert sum(op.kind == "sgd_momentum" for op in step.operators) == 1
+
+
+def test_several_outputs_receive_their_errors_from_outside():
+    step = training_step(
+        linear_graph(linear("one", "x", "a"), linear("two", "a", "b"), outputs=("a", "b")),
+    )
+    assert {"a.error", "b.error"} <= set(step.inputs)
+    assert step.tensors["a.error"].role is Role.ERROR
+    # One part of a's error arrives from outside, one comes back from b.
+    assert operator(step, "a.error.total.sum").inputs == ("a.error", "a.error.1")
+    assert operator(step, "one.gradient").inputs == ("x", "a.error.total")
+    assert "labels" not in step.tensors
+
+
+def test_a_result_that_is_used_and_fused_with_a_relu_masks_the_error_from_outside():
+    one = Operator(name="one", kind="linear+relu", inputs=("x", "w"), outputs=("a",), vector_ops=4)
+    step = training_step(linear_graph(one, linear("two", "a", "b"), outputs=("a", "b")))
+    total = operator(step, "a.error.total.sum")
+    assert total.inputs == ("a.error", "a.error.1", "a")
+    assert total.vector_ops == 4 + 4  # one addition and one mask per element
+    lone = training_step(linear_graph(one, outputs=("a", "x")))
+    assert operator(lone, "a.error.total.mask").inputs == ("a.error", "a")
+
+
+def test_what_comes_from_layers_outside_gets_its_error_back():
+    roles = {"a": Role.ACTIVATION, "w": Role.WEIGHT, "b": Role.ACTIVATION}
+    graph = Workload(
+        name="part",
+        operators=(linear("one", "a", "b"),),
+        tensors={name: Tensor(name=name, shape=(2, 2, 2), role=role) for name, role in roles.items()},
+        inputs=("a", "w"),
+        outputs=("b",),
+    )
+    step = training_step(graph)
+    assert "a.error" in step.outputs
+    assert operator(step, "one.backward").inputs == ("b.error", "w")
+
+
+def test_an_unknown_kind_reads_all_it_may_need():
+    odd = Operator(name="odd", kind="wavelet", inputs=("a", "b"), outputs=("c",), vector_ops=20)
+    step = training_step(
+        linear_graph(linear("one", "x", "a"), linear("two", "a", "b"), odd, outputs=("c", "a")),
+    )
+    for name, arrived in (("odd.backward", "a"), ("odd.backward_1", "b")):
+        found = operator(step, name)
+        assert set(found.inputs) == {"c.error", "a", "b", "c"}
+        assert found.vector_ops == 20
+        assert found.outputs[0].startswith(f"{arrived}.error")
+
+
+def test_comparisons_let_no_error_through():
+    rank = Operator(name="rank", kind="argmax", inputs=("a",), outputs=("b",))
+    step = training_step(linear_graph(linear("one", "x", "a"), rank, outputs=("b",)))
+    assert [op.name for op in step.operators] == ["one", "rank", "loss"]
+
+
 def test_what_cannot_be_trained_is_refused_with_its_name():
-    shared = linear_graph(linear("one", "x", "a"), linear("two", "a", "b"), outputs=("b",))
-    with pytest.raises(ValueError, match="weight w is shared by one, two"):
-        training_step(shared)
-    odd = Operator(name="odd", kind="sort", inputs=("a",), outputs=("b",))
-    with pytest.raises(ValueError, match="operator odd of kind sort has no known derivative"):
-        training_step(linear_graph(linear("one", "x", "a"), odd, outputs=("b",)))
-    with pytest.raises(ValueError, match="needs one output, got a, b"):
-        training_step(linear_graph(linear("one", "x", "a"), linear("two", "x", "b"), outputs=("a", "b")))
+    fused = Operator(name="one", kind="linear+hardswish", inputs=("x", "w"), outputs=("a",))
+    with pytest.raises(
+        ValueError, match=r"operator one of kind linear\+hardswish: a fused 'hardswish' has no"
+    ):
+        training_step(linear_graph(fused, outputs=("a",)))
+    step = training_step(linear_graph(linear("one", "x", "a"), outputs=("a",)))
+    with pytest.raises(ValueError, match="needs a forward graph, graph training is more than that"):
+        training_step(step)
+    with pytest.raises(ValueError, match="needs operators and an output, graph has none"):
+        training_step(linear_graph(outputs=("x",), extra=("x", "w")))
+    taken = linear_graph(linear("one", "x", "a"), outputs=("a",), extra=("labels",))
+    with pytest.raises(ValueError, match="a tensor is already called labels"):
+        training_step(taken)
+
+
+class Block(nn.Module):
+    """A pre-normalised attention block between an embedding and a head that share their weight."""
+
+    def __init__(self, width=16, heads=4, words=30):
+        super().__init__()
+        self.heads = heads
+        self.words = nn.Embedding(words, width)
+        self.position = nn.Parameter(torch.zeros(1, 6, width))
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.head = nn.Linear(width, words, bias=False)
+        self.head.weight = self.words.weight
+
+    def forward(self, tokens):
+        x = self.words(tokens) + self.position
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = F.softmax(q @ k.transpose(-2, -1), -1)
+        x = x + self.proj((scores @ v).transpose(1, 2).flatten(2))
+        return self.head(x + self.down(F.gelu(self.up(x))))
+
+
+@pytest.fixture(scope="module")
+def block_step():
+    return Workload.from_torch(Block(), torch.zeros(2, 6, dtype=torch.int64)).training()
+
+
+def test_an_attention_block_has_the_products_that_pytorch_counts(block_step):
+    block, tokens = Block(), torch.zeros(2, 6, dtype=torch.int64)
+    with FlopCounterMode(display=False) as forward:
+        out = block(tokens)
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    macs = {phase: sum(op.macs for op in block_step.operators if op.phase is phase) for phase in Phase}
+    assert 2 * macs[Phase.FORWARD] == forward.get_total_flops()
+    assert 2 * (macs[Phase.BACKWARD] + macs[Phase.GRADIENT]) == backward.get_total_flops()
+
+
+def test_every_parameter_of_an_attention_block_is_trained(block_step):
+    block = Block()
+    block(torch.zeros(2, 6, dtype=torch.int64)).sum().backward()
+    tied = operator(block_step, "words").inputs[0]  # one of its two names
+    for name, parameter in block.named_parameters():
+        if parameter is block.words.weight:
+            name = tied
+        assert block_step.tensors[f"{name}.gradient"].shape == tuple(parameter.grad.shape)
+        assert f"{name}.new" in block_step.outputs
+    total = operator(block_step, f"{tied}.gradient.sum")
+    assert set(total.inputs) == {f"{tied}.gradient.1", f"{tied}.gradient.2"}
+
+
+def test_both_operands_of_an_attention_product_get_an_error(block_step):
+    forward = operator(block_step, "matmul").gemm
+    assert forward == Gemm(m=6, n=6, k=4, count=8)
+    first, second = by_name(block_step, "matmul.backward", "matmul.backward_1")
+    assert first.gemm == Gemm(m=6, n=4, k=6, count=8)
+    assert second.gemm == Gemm(m=4, n=6, k=6, count=8)
+    assert first.gemm.macs == second.gemm.macs == forward.macs
+
+
+def test_what_was_broadcast_sums_its_errors(block_step):
+    position = operator(block_step, "add.gradient")
+    assert position.outputs == ("position.gradient",)
+    assert position.inputs == ("add.output.error",)
+    assert position.vector_ops == 2 * 6 * 16
+    norm = operator(block_step, "norm.gradient")
+    assert norm.inputs == ("add.output", "norm.output.error")
+    assert norm.outputs == ("norm.weight.gradient", "norm.bias.gradient")
+    # Scale: statistics and normalised value anew (5), product (1) and sum (1); shift: a sum.
+    assert norm.vector_ops == (7 + 1) * 2 * 6 * 16
+    rows = operator(block_step, "words.gradient")
+    assert rows.inputs == ("tokens", "add.output.error")  # the table itself is not read
+    assert rows.vector_ops == 2 * 6 * 16
+
+
+def products(step):
+    """Forward product, those that give errors of its operands, and that of its weight."""
+    for forward in step.operators:
+        if forward.gemm and forward.phase is Phase.FORWARD:
+            yield (
+                forward,
+                [op for op in step.operators if op.name.startswith(f"{forward.name}.backward") and op.gemm],
+                [op for op in step.operators if op.name == f"{forward.name}.gradient" and op.gemm],
+            )
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(5, 8)
+        self.lstm = nn.LSTM(8, 6, batch_first=True)
+        self.gru = nn.GRU(6, 4, batch_first=True)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(self.gru(self.lstm(self.first(x))[0])[0][:, -1])
+
+
+class Shapes(nn.Module):
+    """Convolutions over one, two and three axes, plain and transposed, whose windows are never cut."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(2, 4, 1)
+        self.line = nn.Conv1d(4, 8, 1)
+        self.plane = nn.Conv2d(8, 4, 1, groups=2)
+        self.up = nn.ConvTranspose2d(4, 6, 2, 2)
+        self.space = nn.Conv3d(6, 4, 1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.tanh(self.line(F.leaky_relu(self.first(x))))
+        x = self.up(self.plane(x.unflatten(-1, (4, 4))))
+        return self.fc(self.space(x.unsqueeze(2)).mean((2, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("module", "example"),
+    [
+        (Shapes, torch.empty(2, 2, 16)),
+        (Recurrent, torch.empty(2, 5, 5)),
+        (Block, torch.zeros(2, 6, dtype=torch.int64)),
+    ],
+)
+def test_every_product_comes_back_as_often_as_it_went_forth(module, example):
+    step = Workload.from_torch(module(), example).training()
+    found = list(products(step))
+    first = 1 if example.is_floating_point() else 0
+    assert len(found) == {Shapes: 6, Recurrent: 6, Block: 7}[module]
+    for place, (forward, errors, gradients) in enumerate(found):
+        if forward.kind == "matmul":
+            assert [op.macs for op in errors] == [forward.macs] * 2
+            assert not gradients
+        else:
+            assert [op.macs for op in errors] == [forward.macs] * (place >= first)
+            assert [op.macs for op in gradients] == [forward.macs]
+    by_phase = {phase: sum(op.macs for op in step.operators if op.phase is phase) for phase in Phase}
+    data = found[0][0].macs if first else 0
+    assert by_phase[Phase.BACKWARD] + by_phase[Phase.GRADIENT] == 2 * by_phase[Phase.FORWARD] - data
+
+
+def test_the_recurrent_weight_sums_over_all_steps():
+    step = Workload.from_torch(Recurrent(), torch.empty(2, 5, 5)).training()
+    (forward,) = (op for op in step.operators if op.kind == "lstm_recurrent")
+    assert forward.gemm == Gemm(m=2, n=24, k=6, count=5)
+    assert operator(step, f"{forward.name}.gradient").gemm == Gemm(m=6, n=24, k=2 * 5)
+    backward = operator(step, f"{forward.name}.backward")
+    assert backward.gemm == Gemm(m=2, n=6, k=24, count=5)
+    assert {forward.inputs[0], forward.outputs[0]} <= set(backward.inputs)  # the states it went through
+
+
+def test_a_convolution_of_stride_one_is_a_convolution_backwards():
+    class Dilated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(2, 4, 1)
+            self.conv = nn.Conv2d(4, 6, (3, 5), padding=(1, 3), dilation=(1, 2), groups=2)
+            self.strided = nn.Conv2d(6, 4, 3, stride=2)
+
+        def forward(self, x):
+            return self.strided(self.conv(self.first(x)))
+
+    step = Workload.from_torch(Dilated(), torch.empty(2, 2, 12, 12)).training()
+    assert operator(step, "conv.backward").window == Window(
+        batch=2,
+        channels=3,
+        input=(12, 10),
+        output=(12, 12),
+        kernel=(3, 5),
+        stride=(1, 1),
+        dilation=(1, 2),
+        padding=(1, 5),  # dilation (kernel - 1) - padding
+    )
+    assert operator(step, "conv.backward").gemm == Gemm(m=2 * 144, n=2, k=15 * 3, count=2)
+    assert operator(step, "strided.backward").window is None
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "dilation"), [(3, 1, 1), (3, 0, 1), (4, 2, 1), (3, 2, 2), (1, 0, 1)]
+)
+def test_the_window_backwards_visits_each_pair_of_pixel_and_tap_that_the_one_forwards_does(
+    kernel, padding, dilation
+):
+    size = 9
+    after = size + 2 * padding - dilation * (kernel - 1)
+    forward = Window(
+        batch=1, channels=1, input=(size,), output=(after,), kernel=(kernel,), stride=(1,),
+        dilation=(dilation,), padding=(padding,),
+    )  # fmt: skip
+    conv = Operator(
+        name="conv", kind="conv1d", inputs=("a", "w"), outputs=("b",), gemm=Gemm(m=after, n=1, k=kernel),
+        window=forward,
+    )  # fmt: skip
+    roles = {"a": Role.ACTIVATION, "w": Role.WEIGHT, "b": Role.ACTIVATION}
+    shapes = {"a": (1, 1, size), "w": (1, 1, kernel), "b": (1, 1, after)}
+    graph = Workload(
+        name="line",
+        operators=(conv,),
+        tensors={n: Tensor(name=n, shape=shapes[n], role=role) for n, role in roles.items()},
+        inputs=("a", "w"),
+        outputs=("b",),
+    )
+    backward = operator(training_step(graph), "conv.backward").window
+
+    def pairs(window):
+        (sizes, places, taps) = window.input[0], window.output[0], window.kernel[0]
+        for place in range(places):
+            for tap in range(taps):
+                read = place - window.padding[0] + tap * window.dilation[0]
+                if 0 <= read < sizes:
+                    yield place, read, tap
+
+    turned = {(read, place, kernel - 1 - tap) for place, read, tap in pairs(backward)}
+    assert turned == set(pairs(forward))
+
+
+def test_a_step_for_another_batch_is_that_of_the_rescaled_graph():
+    graph = Workload.from_torch(Net(), torch.empty(4, 3, 8, 8))
+    step = graph.training(batch=32)
+    assert step.batch == 32
+    assert step == Workload.from_torch(Net(), torch.empty(32, 3, 8, 8)).training()
+    assert step.macs == 8 * graph.training().macs
+
+
+def test_a_scalar_output_is_a_loss():
+    class Penalty(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return (self.fc(x) ** 2).mean()
+
+    step = Workload.from_torch(Penalty(), torch.zeros(2, 4)).training()
+    assert not [name for name in step.inputs if step.tensors[name].role is Role.ERROR]
+    assert step.tensors["fc.weight.gradient"].shape == (3, 4)
+    assert operator(step, "mean.backward").inputs == ()  # the gradient of a mean is a constant
+
+
+@pytest.mark.parametrize(
+    ("module", "read", "ops"),
+    [
+        (nn.LeakyReLU(), ("output",), 2),
+        (nn.Sigmoid(), ("output",), 3),
+        (nn.Tanh(), ("output",), 3),
+        (nn.GELU(), ("input",), 11),
+        (nn.SiLU(), ("input",), 9),
+        (nn.Hardswish(), ("input",), 5),
+        (nn.Softmax(-1), ("output",), 4),
+        (nn.MaxPool1d(2), ("input", "output"), 0.5),  # one comparison per pair
+        (nn.AvgPool1d(2), (), 1),
+        (nn.Flatten(0), None, 0),  # a view
+    ],
+)
+def test_the_backward_pass_reads_what_the_derivative_needs(module, read, ops):
+    class Between(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 8)
+            self.middle = module
+
+        def forward(self, x):
+            return self.middle(self.fc(x)) * 2
+
+    step = Workload.from_torch(Between(), torch.zeros(2, 3, 4)).training()
+    if read is None:
+        assert "middle.backward" not in [op.name for op in step.operators]
+        return
+    found = operator(step, "middle.backward")
+    names = {"input": "fc.output", "output": "middle.output"}
+    assert found.inputs == ("middle.output.error", *(names[word] for word in read))
+    assert found.vector_ops == ops * 2 * 3 * 8

@@ -1,0 +1,224 @@
+"""Runs of a workload on a design's engine: mappings chosen, operators costed.
+
+See ``accel.evaluation`` for what a mapping is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from itertools import count, takewhile
+
+import numpy as np
+
+from accel._units import Units
+from accel.cost import OperatorCost, Violation
+from accel.mapping.search import (
+    Engine,
+    Objective,
+    Stays,
+    Tiled,
+    best_tiling,
+    best_tilings,
+    least_tile_bytes,
+    measure_tiling,
+)
+from accel.mapping.tiling import Layer, Tiling
+from accel.movement import scheduled, streamed
+from accel.operator_cost import Work, operator_cost
+from accel.schedule import Schedule
+from accel.schedule.streamed import Kept, keep
+from accel.workload import Operator
+
+Tilings = Mapping[str, Tiling]
+
+_LEAST_RESERVE_BYTES = 1024
+_RESERVE_STEP = 2  # from one size of the tile reserve to the next
+_ALL_STAY: Stays = (True, True, True)
+_AT_ONCE_S = 1e-9  # no time for an integer program: what is too wide to be solved at once is greedy
+_TOLERANCE = 0.01  # of the bytes that stay nowhere, where the integer program then improves the plan
+
+
+def run_schedule(
+    work: Work, units: Units, schedule: Schedule, given: Tilings, objective: Objective
+) -> list[OperatorCost]:
+    """Operators in the order of a schedule that holds all their tensors."""
+    movements = scheduled(schedule)
+    place = {operator.name: step for step, operator in enumerate(work.workload.operators)}
+    engine = _without_time(units.engine) if objective == "offchip" else units.engine
+    run = []
+    for name in schedule.order:
+        step = place[name]
+        layer = work.layers[step]
+        tiling = given.get(name)
+        if layer is not None and tiling is None:
+            found = _cached_in_place(layer, engine, objective)
+            assert found is not None, "a tile of one row and one column needs one sum per column"
+            tiling = found.tiling
+        run.append(operator_cost(work, units, step, tiling, movements[name]))
+    return run
+
+
+def run_streamed(
+    work: Work, units: Units, given: Tilings, objective: Objective
+) -> tuple[list[OperatorCost], tuple[Violation, ...]]:
+    """Operators in file order, with the tile reserve that suits the objective best."""
+    best: tuple[tuple[float, ...], Sequence[Tiled | None], Kept] | None = None
+    reserves = _reserves(units.engine.tile_bytes)
+    by_operator = [
+        _tile(operator, layer, units, given.get(operator.name), objective, reserves)
+        for operator, layer in zip(work.workload.operators, work.layers, strict=True)
+    ]
+    for place, reserve_bytes in enumerate(reserves):
+        tiled = [found if found is None else found[place] for found in by_operator]
+        if any(found is None and layer is not None for found, layer in zip(tiled, work.layers, strict=True)):
+            continue
+        kept, spills = _keep(work, tiled, units.engine.tile_bytes, reserve_bytes)
+        if objective == "offchip":
+            key: tuple[float, ...] = (kept.total_bytes + spills, -reserve_bytes)
+        else:
+            run = _run(work, units, tiled, kept)
+            cycles = sum(operator.cycles for operator in run)
+            energy_pj = sum(operator.total_pj for operator in run)
+            key = {
+                "energy": (energy_pj, cycles),
+                "cycles": (cycles, energy_pj),
+                "edp": (energy_pj * cycles, energy_pj),
+            }[objective]
+        if best is None or key < best[0]:
+            best = key, tiled, kept
+    if best is None:
+        return [], _why_not(work, units.engine, given)
+    _, chosen, kept = best
+    if not kept.is_optimal:
+        better = keep(kept.problem, tolerance=_TOLERANCE)
+        kept = min(kept, better, key=lambda plan: plan.total_bytes)
+    return _run(work, units, chosen, kept), ()
+
+
+def _reserves(scratchpad_bytes: int) -> tuple[int, ...]:
+    """Sizes of the tile reserve, ascending: some that do not depend on the scratchpad, and all of it."""
+    sizes = (_LEAST_RESERVE_BYTES * _RESERVE_STEP**power for power in count())
+    return (*takewhile(lambda size: size < scratchpad_bytes, sizes), scratchpad_bytes)
+
+
+def _tile(
+    operator: Operator,
+    layer: Layer | None,
+    units: Units,
+    given: Tiling | None,
+    objective: Objective,
+    reserves: tuple[int, ...],
+) -> tuple[Tiled | None, ...] | None:
+    """Tiling of an operator for each reserve, ``None`` where none fits; ``None`` if it has no product."""
+    if layer is None:
+        return None
+    engine = units.engine
+    if given is not None:
+        found = measure_tiling(given, layer, engine)
+        if found.sums_per_column > engine.sums_per_column:
+            return (None,) * len(reserves)
+        return tuple(found if found.tile_bytes <= size else None for size in reserves)
+    vector_cycles = -(-operator.vector_ops // engine.columns)
+    if objective == "offchip":  # what that choice does not depend on must not spoil the cache
+        engine = _without_time(engine)
+        vector_cycles = 0
+    best = _cached_best(layer, engine, objective, reserves, vector_cycles)
+    if best[-1] is None:
+        best = (*best[:-1], best_tiling(layer, engine, objective, vector_cycles=vector_cycles))
+    return best
+
+
+@lru_cache(maxsize=4096)
+def _without_time(engine: Engine) -> Engine:
+    return replace(
+        engine, leakage_pj_per_cycle=0.0, offchip_bytes_per_cycle=1.0, port_bits=1, overlap=1.0, mac_pj=0.0
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _cached_best(
+    layer: Layer, engine: Engine, objective: Objective, reserves: tuple[int, ...], vector_cycles: int
+) -> tuple[Tiled | None, ...]:
+    return best_tilings(layer, engine, objective, reserves, vector_cycles=vector_cycles)
+
+
+@lru_cache(maxsize=1 << 16)
+def _cached_in_place(layer: Layer, engine: Engine, objective: Objective) -> Tiled | None:
+    """Best tiling where all tensors of the operator lie in the scratchpad."""
+    return best_tiling(layer, engine, objective, stays=_ALL_STAY)
+
+
+def _keep(
+    work: Work, tiled: Sequence[Tiled | None], scratchpad_bytes: int, reserve_bytes: int
+) -> tuple[Kept, int]:
+    """Whole tensors that stay beside the tiles of each operator, and bytes of spilled partial sums.
+
+    Optimal where the graph is narrow enough for a dynamic program, greedy where it is not.
+    """
+    base = work.streaming
+    costs = np.zeros_like(base.streamed_bytes)
+    # Element-wise operators stream through the least reserve.
+    tiles = np.full(len(tiled), min(reserve_bytes, _LEAST_RESERVE_BYTES), dtype=np.int64)
+    spills = 0
+    for step, found in enumerate(tiled):
+        if found is not None:
+            tiles[step] = found.tile_bytes
+            for uses, moved in (
+                (work.a_use, found.input_bytes),
+                (work.w_use, found.weight_bytes),
+                (work.o_use, found.result_bytes),
+            ):
+                if uses[step] >= 0:
+                    costs[uses[step]] += moved
+            spills += 2 * found.spill_bytes
+    problem = replace(
+        base,
+        # A tensor of which an operator reads a part is still fetched whole.
+        streamed_bytes=np.maximum(costs, base.streamed_bytes),
+        capacity_bytes=scratchpad_bytes - tiles,
+    )
+    return keep(problem, time_limit_s=_AT_ONCE_S), spills
+
+
+def _why_not(work: Work, engine: Engine, given: Tilings) -> tuple[Violation, ...]:
+    """Constraints that keep operators from running with the whole scratchpad to themselves."""
+    found = []
+    for operator, layer in zip(work.workload.operators, work.layers, strict=True):
+        if layer is None:
+            continue
+        if (tiling := given.get(operator.name)) is not None:
+            measured = measure_tiling(tiling, layer, engine)
+            needed = measured.tile_bytes
+            if measured.sums_per_column > engine.sums_per_column:
+                found.append(
+                    Violation(
+                        constraint="accumulator_bytes",
+                        needed=measured.sums_per_column,
+                        available=engine.sums_per_column,
+                        unit="sums per column",
+                        where=operator.name,
+                    )
+                )
+        else:
+            needed = least_tile_bytes(layer, engine)
+        if needed > engine.tile_bytes:
+            found.append(
+                Violation(
+                    constraint="scratchpad_bytes",
+                    needed=needed,
+                    available=engine.tile_bytes,
+                    unit="bytes",
+                    where=operator.name,
+                )
+            )
+    return tuple(found)
+
+
+def _run(work: Work, units: Units, tiled: Sequence[Tiled | None], kept: Kept) -> list[OperatorCost]:
+    movements = streamed(work.workload, kept)
+    return [
+        operator_cost(work, units, step, found.tiling if found else None, movements[operator.name])
+        for step, (operator, found) in enumerate(zip(work.workload.operators, tiled, strict=True))
+    ]
