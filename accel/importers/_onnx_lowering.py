@@ -144,7 +144,7 @@ class Lowering:
         """
         draft, name, family = self.draft, title(node), node.op_type.lower()
         source, weight, recurrence = node.input[:3]
-        steps, samples, _ = self.shapes.sizes(node, source)
+        steps, samples = self.shapes.sizes(node, source)[:2]
         if attribute(node, "layout", 0):
             steps, samples = samples, steps
         directions, wide, features = self.shapes.sizes(node, weight)
@@ -164,7 +164,7 @@ class Lowering:
             gemm=Gemm(m=steps * samples, n=wide, k=features, count=directions),
             vector_ops=bias_ops(directions * steps * samples * wide, 2 * len(bias)),  # of input and state
         )
-        states = []
+        states: list[str] = []
         for state in filter(None, node.input[5:7]):
             fixed = draft.values[draft.root(state)].fixed
             states += draft.read(state, Role.CONSTANT if fixed else None)

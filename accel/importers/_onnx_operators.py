@@ -221,7 +221,8 @@ def _lp_pool(call: Call, _: str) -> int:
     """Magnitude or square, and sum, of each element of a window."""
     if "Global" in call.node.op_type:
         return 2 * prod(call.source)
-    return 2 * prod(attribute(call.node, "kernel_shape", ())) * prod(call.output)
+    window: tuple[int, ...] = tuple(attribute(call.node, "kernel_shape", ()))
+    return 2 * prod(window) * prod(call.output)
 
 
 def _grid_sample(call: Call, _: str) -> int:

@@ -18,6 +18,7 @@ TAPS = 13  # elements of k for one unit of the tiles of A
 VECTOR_CYCLES = 14
 A_BYTES = 15  # of one line of A in all units of k; of all W, all results, one set of partial sums
 W_BYTES, O_BYTES, P_BYTES = 16, 17, 18
+A_SHARE = 19  # elements of A that exist per element of the lowered product
 
 # Columns of an engine.
 ROWS, COLUMNS, DATAFLOW, PIPELINED = 0, 1, 2, 3
@@ -63,7 +64,7 @@ PLACES = np.array([[o.index("m"), o.index("n"), o.index("k")] for o in ORDERS], 
     LAST_DRAIN,  # bytes after the last tile
     CYCLES,
     DYNAMIC_PJ,
-    TILE_BYTES,  # scratchpad for two tiles of each streamed operand
+    TILE_BYTES,  # scratchpad for tiles
     SUMS_NEEDED,  # per column
 ) = range(15)
 RESULTS = 15
@@ -112,22 +113,78 @@ def array_cycles(engine, m_row, n_row, k_row, whole_m, whole_n, whole_k):
 
 
 @njit(cache=True)
-def needs(product, engine, m_row, n_row, k_row):
-    """Scratchpad bits for tiles, and sums per column of the accumulator buffer."""
-    bits = 0.0
-    if product[A_STAYS] == 0:
-        bits += 2 * m_row[A_TILE] * (k_row[T_LARGEST] / product[TAPS]) * product[A_BITS]
-    if product[W_STAYS] == 0:
-        bits += 2 * k_row[T_LARGEST] * n_row[T_LARGEST] * product[W_SHARE] * product[W_BITS]
+def waiting_sums(engine, m_row, n_row, k_row):
+    """Sums per column that wait in the accumulator buffer."""
     rows, columns, flow = engine[ROWS], engine[COLUMNS], engine[DATAFLOW]
     m, n = m_row[M_LARGEST], n_row[T_LARGEST]
     if k_row[T_TILES] > 1:
-        sums = n * math.ceil(m / columns) if flow == IS else m * math.ceil(n / columns)
-    elif flow == OS or k_row[T_LARGEST] <= rows:
-        sums = 0.0  # they leave the array complete
-    else:
-        sums = n if flow == IS else m  # folds of k come one after another
-    return bits, sums
+        return n * math.ceil(m / columns) if flow == IS else m * math.ceil(n / columns)
+    if flow == OS or k_row[T_LARGEST] <= rows:
+        return 0.0  # they leave the array complete
+    return n if flow == IS else m  # folds of k come one after another
+
+
+@njit(cache=True)
+def tile_bits(product, m_row, n_row, k_row):
+    """Bits of the largest tile of A and of W; 0 of a tensor that stays as a whole."""
+    a_bits = w_bits = 0.0
+    if product[A_STAYS] == 0:
+        a_bits = m_row[A_TILE] * (k_row[T_LARGEST] / product[TAPS]) * product[A_BITS]
+    if product[W_STAYS] == 0:
+        w_bits = k_row[T_LARGEST] * n_row[T_LARGEST] * product[W_SHARE] * product[W_BITS]
+    return a_bits, w_bits
+
+
+@njit(cache=True)
+def passes(product, engine, m_row, n_row, k_row, place_m, place_n, place_k):
+    """Whether the stationary operand passes through the scratchpad: each element it fetches is read once.
+
+    Then what the array loads next is enough to hold. A window reads its inputs more than once.
+    """
+    flow = engine[DATAFLOW]
+    n_in_m = n_row[T_TILES] > 1 and place_n > place_m
+    m_in_n = m_row[M_TILES] > 1 and place_m > place_n
+    if flow == WS:
+        return m_row[M_TILES] == 1 or n_in_m or (k_row[T_TILES] > 1 and place_k > place_m)
+    if flow == IS and product[TAPS] == 1 and product[A_SHARE] == 1:
+        return n_row[T_TILES] == 1 or m_in_n or (k_row[T_TILES] > 1 and place_k > place_n)
+    return False
+
+
+@njit(cache=True)
+def held_bits(product, engine, m_row, n_row, k_row, passing):
+    """Scratchpad bits for the tiles of A and W.
+
+    The next tile arrives while one is worked on, so there are two; but one of a tensor that is a single
+    tile in all, and two loads of the array of an operand that passes through.
+    """
+    a_bits, w_bits = tile_bits(product, m_row, n_row, k_row)
+    once = product[COUNT] == 1 and k_row[T_TILES] == 1
+    a_bits *= 1 if once and m_row[M_TILES] == 1 else 2
+    w_bits *= 1 if once and n_row[T_TILES] == 1 else 2
+    if passing:
+        cells = 2 * engine[ROWS] * engine[COLUMNS]
+        if engine[DATAFLOW] == WS:
+            w_bits = min(w_bits, cells * product[W_BITS])
+        else:
+            a_bits = min(a_bits, cells * product[A_BITS])
+    return a_bits + w_bits
+
+
+@njit(cache=True)
+def least_held_bits(product, engine, ms, ns, ks, places):
+    """Scratchpad bits of the candidate that needs fewest of those whose sums have room."""
+    least = np.inf
+    for i in range(ms.shape[0]):
+        for c in range(ks.shape[0]):
+            for j in range(ns.shape[0]):
+                if waiting_sums(engine, ms[i], ns[j], ks[c]) > engine[SUMS]:
+                    continue
+                for order in range(places.shape[0]):
+                    m, n, k = places[order, 0], places[order, 1], places[order, 2]
+                    passing = passes(product, engine, ms[i], ns[j], ks[c], m, n, k)
+                    least = min(least, held_bits(product, engine, ms[i], ns[j], ks[c], passing))
+    return least
 
 
 @njit(cache=True)
@@ -160,11 +217,11 @@ def moved(product, m_row, n_row, k_row, place_m, place_n, place_k):
 
 
 @njit(cache=True)
-def inside(product, engine, m_row, n_row, k_row, cycles, bits, sums, out):
+def inside(product, engine, m_row, n_row, k_row, cycles, sums, out):
     """Fill in what the array and its buffers do, whatever the order of the tiles."""
     m, n, k, count = product[M], product[N], product[K], product[COUNT]
     flow, tiles_k = engine[DATAFLOW], k_row[T_TILES]
-    out[ARRAY_CYCLES], out[TILE_BYTES], out[SUMS_NEEDED] = cycles, math.ceil(bits / 8), sums
+    out[ARRAY_CYCLES], out[SUMS_NEEDED] = cycles, sums
     if flow == OS:
         out[READS_A] = m * k * n_row[T_CEILS] * count
         out[READS_W] = n * k * m_row[M_BY_ROWS] * count
@@ -179,18 +236,10 @@ def inside(product, engine, m_row, n_row, k_row, cycles, bits, sums, out):
             out[READS_W] = n * k * m_row[M_BY_COLUMNS] * count
     out[SUM_WRITES] = m * n * folds * count
     out[SUM_READS] = out[SUM_WRITES]  # all but the first of each sum to be continued, and one drain
-    first = last = 0.0
-    if product[A_STAYS] == 0:
-        first += m_row[A_TILE] * (k_row[T_LARGEST] / product[TAPS]) * product[A_BITS]
-    if product[W_STAYS] == 0:
-        first += k_row[T_LARGEST] * n_row[T_LARGEST] * product[W_SHARE] * product[W_BITS]
-    if product[O_STAYS] == 0:
-        last = m_row[M_LARGEST] * n_row[T_LARGEST] * product[O_SHARE] * product[O_BITS]
-    out[FIRST_LOAD], out[LAST_DRAIN] = math.ceil(first / 8), math.ceil(last / 8)
 
 
 @njit(cache=True)
-def around(product, engine, m_row, n_row, k_row, order, places, tile, out):
+def around(product, engine, m_row, n_row, k_row, order, places, passing, tile, out):
     """Fill in the rest for one order; `tile` holds what :func:`inside` found."""
     out[:] = tile
     fill_a, fill_w, store, spill = moved(
@@ -201,8 +250,17 @@ def around(product, engine, m_row, n_row, k_row, order, places, tile, out):
         spilled = product[M] * product[N] * product[COUNT] * (k_row[T_TILES] - 1)
         out[SUM_WRITES] += spilled
         out[SUM_READS] += spilled
-    out[FIRST_LOAD] = min(out[FIRST_LOAD], fill_a + fill_w)
-    out[LAST_DRAIN] = min(out[LAST_DRAIN], store)
+    out[TILE_BYTES] = math.ceil(held_bits(product, engine, m_row, n_row, k_row, passing) / 8)
+    first_a, first_w = tile_bits(product, m_row, n_row, k_row)
+    if passing:
+        cells = engine[ROWS] * engine[COLUMNS]
+        if engine[DATAFLOW] == WS:
+            first_w = min(first_w, cells * product[W_BITS])
+        else:
+            first_a = min(first_a, cells * product[A_BITS])
+    last = m_row[M_LARGEST] * n_row[T_LARGEST] * product[O_SHARE] * product[O_BITS]
+    out[FIRST_LOAD] = min(math.ceil((first_a + first_w) / 8), fill_a + fill_w)
+    out[LAST_DRAIN] = min(math.ceil(last / 8), store)
     offchip = fill_a + fill_w + store + 2 * spill
     array_bits = out[READS_A] * product[A_BITS] + out[READS_W] * product[W_BITS]
     pad_bits = array_bits + 8 * (fill_a + fill_w)
@@ -232,9 +290,10 @@ def measure(product, engine, m_row, n_row, k_row, order, places, out):
     """Fill `out` with the results of one tiling, whether or not it fits."""
     tile = np.zeros(RESULTS)
     cycles = array_cycles(engine, m_row, n_row, k_row, product[M], product[N], product[K]) * product[COUNT]
-    bits, sums = needs(product, engine, m_row, n_row, k_row)
-    inside(product, engine, m_row, n_row, k_row, cycles, bits, sums, tile)
-    around(product, engine, m_row, n_row, k_row, order, places, tile, out)
+    inside(product, engine, m_row, n_row, k_row, cycles, waiting_sums(engine, m_row, n_row, k_row), tile)
+    m, n, k = places[order, 0], places[order, 1], places[order, 2]
+    passing = passes(product, engine, m_row, n_row, k_row, m, n, k)
+    around(product, engine, m_row, n_row, k_row, order, places, passing, tile, out)
 
 
 @njit(cache=True)
@@ -255,8 +314,7 @@ def fewest_cycles(product, engine, ms, ns, ks):
     for i in range(ms.shape[0]):
         for c in range(ks.shape[0]):
             for j in range(ns.shape[0] - 1, -1, -1):
-                _, sums = needs(product, engine, ms[i], ns[j], ks[c])
-                if sums <= engine[SUMS]:
+                if waiting_sums(engine, ms[i], ns[j], ks[c]) <= engine[SUMS]:
                     cycles = array_cycles(engine, ms[i], ns[j], ks[c], product[M], product[N], product[K])
                     fewest = min(fewest, cycles * product[COUNT])
                     break
@@ -279,6 +337,18 @@ def cycle_factors(engine, ms, ns, ks, m, n, k):
 
 
 OFFCHIP, ENERGY, CYCLE, EDP = 0, 1, 2, 3  # objectives
+
+
+@njit(cache=True)
+def least_of(objective, engine, inside_pj, cycles, traffic):
+    """Bound on what is minimised, from the array's energy and cycles and from the off-chip bytes."""
+    if objective == OFFCHIP:
+        return traffic
+    least_pj = inside_pj + 8 * traffic * engine[OFFCHIP_PJ]
+    if objective == ENERGY:
+        return least_pj
+    least_cycles = max(cycles, traffic / engine[OFFCHIP_BYTES])
+    return least_cycles if objective == CYCLE else least_pj * least_cycles
 
 
 @njit(cache=True)
@@ -312,9 +382,16 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
     by_m, by_n, by_k = cycle_factors(engine, ms, ns, ks, whole_m, whole_n, whole_k)
     pipelined = engine[PIPELINED] != 0
     quickest_n = by_n.min() if by_n.size else 0.0
-    traffic = np.empty(orders)
+    held = np.empty(2)
     looked = 0
     mac_pj = whole_m * whole_n * whole_k * count * engine[MAC_PJ]
+    compulsory = 0.0  # bytes: every tensor once
+    if product[A_STAYS] == 0:
+        compulsory += ms[:, A_REUSED].min() * product[A_BYTES]
+    if product[W_STAYS] == 0:
+        compulsory += product[W_BYTES]
+    if product[O_STAYS] == 0:
+        compulsory += product[O_BYTES]
     for i in range(ms.shape[0]):
         m_row = ms[i]
         for c in range(ks.shape[0]):
@@ -329,23 +406,15 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
                     cycles = by_m[i] * by_k[c] * by_n[j] * count
                 if cycles > limit:
                     continue
-                bits, sums = needs(product, engine, m_row, n_row, k_row)
-                if bits > reserves[-1] or sums > engine[SUMS]:
+                sums = waiting_sums(engine, m_row, n_row, k_row)
+                if sums > engine[SUMS]:
                     continue
-                bucket = 0
-                while reserves[bucket] < bits:
-                    bucket += 1
+                held[0] = held_bits(product, engine, m_row, n_row, k_row, False)
+                held[1] = held_bits(product, engine, m_row, n_row, k_row, True)
+                if min(held[0], held[1]) > reserves[-1]:
+                    continue
                 looked += orders
-                least = np.inf
-                for order in range(orders):
-                    fill_a, fill_w, store, spill = moved(
-                        product, m_row, n_row, k_row, places[order, 0], places[order, 1], places[order, 2]
-                    )
-                    traffic[order] = fill_a + fill_w + store + 2 * spill
-                    least = min(least, traffic[order])
-                if objective == OFFCHIP and least > best[bucket]:
-                    continue
-                inside(product, engine, m_row, n_row, k_row, cycles, bits, sums, tile)
+                inside(product, engine, m_row, n_row, k_row, cycles, sums, tile)
                 inside_pj = (
                     mac_pj
                     + (tile[READS_A] * product[A_BITS] + tile[READS_W] * product[W_BITS]) * engine[PAD_READ]
@@ -353,24 +422,29 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
                     + tile[SUM_READS] * engine[SUM_READ]
                     + cycles * engine[LEAKAGE]
                 )
+                bucket = 0
+                while reserves[bucket] < min(held[0], held[1]):
+                    bucket += 1
+                if least_of(objective, engine, inside_pj, cycles, compulsory) > best[bucket]:
+                    continue
                 for order in range(orders):
-                    # What no order of this much traffic can beat is not measured.
-                    least_pj = inside_pj + 8 * traffic[order] * engine[OFFCHIP_PJ]
-                    least_cycles = max(cycles, traffic[order] / engine[OFFCHIP_BYTES])
-                    if objective == OFFCHIP:
-                        bound = traffic[order]
-                    elif objective == ENERGY:
-                        bound = least_pj
-                    elif objective == CYCLE:
-                        bound = least_cycles
-                    else:
-                        bound = least_pj * least_cycles
-                    if bound > best[bucket]:
+                    m, n, k = places[order, 0], places[order, 1], places[order, 2]
+                    passing = passes(product, engine, m_row, n_row, k_row, m, n, k)
+                    bits = held[1] if passing else held[0]
+                    if bits > reserves[-1]:
                         continue
-                    around(product, engine, m_row, n_row, k_row, order, places, tile, trial)
+                    bucket = 0
+                    while reserves[bucket] < bits:
+                        bucket += 1
+                    fill_a, fill_w, store, spill = moved(product, m_row, n_row, k_row, m, n, k)
+                    traffic = fill_a + fill_w + store + 2 * spill
+                    # What no order of this much traffic can beat is not measured.
+                    if least_of(objective, engine, inside_pj, cycles, traffic) > best[bucket]:
+                        continue
+                    around(product, engine, m_row, n_row, k_row, order, places, passing, tile, trial)
                     pj = trial[DYNAMIC_PJ] + trial[CYCLES] * engine[LEAKAGE]
                     if objective == OFFCHIP:
-                        first, second = traffic[order], trial[DYNAMIC_PJ] * cycles
+                        first, second = traffic, trial[DYNAMIC_PJ] * cycles
                     elif objective == ENERGY:
                         first, second = pj, trial[CYCLES]
                     elif objective == CYCLE:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -295,14 +295,15 @@ def measure_tiling(
 def least_tile_bytes(layer: Layer, engine: Engine, stays: Stays = NOTHING_STAYS) -> int:
     """Scratchpad bytes that the smallest tile of `layer` needs."""
     tried = candidates(layer.geometry, engine.rows, engine.columns)
-    bits, _ = kernel.needs(
+    bits = kernel.least_held_bits(
         product_row(layer, engine.partial_sum_bits, stays=stays),
         engine.row(),
-        tried.ms[np.argmin(tried.ms[:, kernel.A_TILE])],
-        tried.ns[0],
-        tried.ks[0],
+        tried.ms,
+        tried.ns,
+        tried.ks,
+        kernel.PLACES,
     )
-    return -(-int(bits) // 8)
+    return ceil(bits / 8)
 
 
 def _tiled(tiling: Tiling, out: Float[np.ndarray, " 15"], looked_at: int) -> Tiled:

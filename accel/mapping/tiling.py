@@ -1,9 +1,11 @@
 """How one matrix product is cut into tiles, and in which order they run.
 
 A product ``O[m, n] += A[m, k] W[k, n]`` that is larger than the memories runs tile by tile: three
-loops over tiles of m, n and k around the array. Tiles of streamed operands are double-buffered in
-the scratchpad, open sums wait in the accumulator buffer at the accumulator's width, and sums that
-must leave it unfinished travel off chip and back at that width.
+loops over tiles of m, n and k around the array. The next tile of a streamed operand arrives while
+one is worked on, so there are two in the scratchpad; of a tensor that is a single tile there is one,
+and of a stationary operand that the array reads once for each time it is fetched, two loads of the
+array. Open sums wait in the accumulator buffer at the accumulator's width, and sums that must leave
+it unfinished travel off chip and back at that width.
 
 The rows of A that a convolution lowers to are never stored: a tile of outputs fetches the lines of
 the input that its windows touch, and while tiles slide along an axis only the lines that are new.
@@ -314,7 +316,7 @@ def product_row(
     *,
     stays: tuple[bool, bool, bool] = (False, False, False),
     vector_cycles: int = 0,
-) -> Float[np.ndarray, " 19"]:
+) -> Float[np.ndarray, " 20"]:
     """Row of a product as the kernels read it.
 
     Parameters
@@ -343,6 +345,7 @@ def product_row(
             geometry.n * geometry.k * layer.count * layer.w_share * layer.w_bits / 8,
             ceil(results * layer.o_share * layer.o_bits / 8),
             results * partial_sum_bits / 8,
+            geometry.a_share,
         ],
         dtype=np.float64,
     )

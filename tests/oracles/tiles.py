@@ -44,6 +44,7 @@ def walk(geometry, tiling, rows, columns, dataflow):
         0,
     )
     held_a = held_w = held_o = None
+    counts["a_fetches"] = counts["w_fetches"] = counts["a_used"] = 0
     finished = {}
     for indices in combinations(*(range(len(parts[loop])) for loop in tiling.order)):
         at = dict(zip(tiling.order, indices, strict=True))
@@ -61,9 +62,12 @@ def walk(geometry, tiling, rows, columns, dataflow):
                 elif earlier[0] == samples and cut[0] and not cut[1]:
                     new = len(lines[0]) * len(lines[1] - before[1]) * len(lines[2])
             counts["a"] += new * len(k)
+            counts["a_fetches"] += 1
+            counts["a_used"] += len(samples) * len(down) * len(along) * len(k)
             held_a = ((at["m"], at["k"]), lines)
         if held_w != (at["n"], at["k"]):
             counts["w"] += len(n) * len(k) * geometry.taps
+            counts["w_fetches"] += 1
             counts["w_tile"] = max(counts["w_tile"], len(n) * len(k) * geometry.taps)
             held_w = (at["n"], at["k"])
         size = len(samples) * len(down) * len(along)

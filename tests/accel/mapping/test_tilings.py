@@ -86,7 +86,15 @@ def test_counts_equal_a_walk_of_the_loops(data, geometry, dataflow, rows, column
     assert found.array_cycles == counts["cycles"]
     assert (found.input_reads, found.weight_reads) == (counts["a_reads"], counts["w_reads"])
     assert (found.sum_writes, found.sum_reads) == (counts["sum_writes"], counts["sum_reads"])
-    assert found.tile_bytes == 2 * counts["a_tile"] + counts["w_tile"]
+    # A single tile needs one buffer; a stationary operand of which each fetched element is read once
+    # needs two loads of the array.
+    a_bytes = (1 if counts["a_fetches"] == 1 else 2) * counts["a_tile"]
+    w_bits = (1 if counts["w_fetches"] == 1 else 2) * counts["w_tile"] * 4
+    if dataflow == "ws" and counts["w"] == counts["w_reads"]:
+        w_bits = min(w_bits, 2 * rows * columns * 4)
+    if dataflow == "is" and counts["a_used"] == counts["a_reads"] and geometry.taps == 1:
+        a_bytes = min(a_bytes, 2 * rows * columns)
+    assert found.tile_bytes == a_bytes + -(-w_bits // 8)
 
 
 @given(
