@@ -318,9 +318,9 @@ accumulators 16384 B (16 x 16 bit), LPDDR4 16 B/cycle, 250 MHz, 45 nm
         return cls(**settings)
 
     @classmethod
-    def from_toml(cls, text: str) -> Design:
-        """Read the flat table that :meth:`to_toml` writes."""
-        return cls.from_mapping(tomllib.loads(text))
+    def from_toml(cls, source: str | PathLike[str]) -> Design:
+        """Read the flat table that :meth:`to_toml` writes: its text, or a path as :meth:`from_file`."""
+        return cls.from_mapping(tomllib.loads(source)) if isinstance(source, str) else cls.from_file(source)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Design:

@@ -323,16 +323,22 @@ def fewest_cycles(product, engine, ms, ns, ks):
 
 @njit(cache=True)
 def cycle_factors(engine, ms, ns, ks, m, n, k):
-    """Cycles on the array of serial folds are a product of one factor for each of m, n and k."""
+    """Cycles on the array of serial folds are a product of one factor for each of m, n and k.
+
+    So is a bound below those of folds that overlap, which hide all but the stream.
+    """
     by_m, by_n, by_k = ms[:, M_BY_ROWS].copy(), ns[:, T_CEILS].copy(), ks[:, T_CEILS].copy()
     skew = engine[ROWS] + engine[COLUMNS] - 2 + engine[STAGES]
+    load = engine[ROWS]
+    if engine[PIPELINED] != 0:
+        skew = load = 0.0
     if engine[DATAFLOW] == OS:
         by_k = k + ks[:, T_TILES] * skew
     elif engine[DATAFLOW] == WS:
-        by_m = m + ms[:, M_TILES] * (skew + engine[ROWS])
+        by_m = m + ms[:, M_TILES] * (skew + load)
     else:
         by_m = ms[:, M_BY_COLUMNS].copy()
-        by_n = n + ns[:, T_TILES] * (skew + engine[ROWS])
+        by_n = n + ns[:, T_TILES] * (skew + load)
     return by_m, by_n, by_k
 
 
@@ -392,20 +398,22 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
         compulsory += product[W_BYTES]
     if product[O_STAYS] == 0:
         compulsory += product[O_BYTES]
-    for i in range(ms.shape[0]):
+    # Large tiles first: they are the better ones, and what is good early rules out most of the rest.
+    for i in range(ms.shape[0] - 1, -1, -1):
         m_row = ms[i]
-        for c in range(ks.shape[0]):
+        for c in range(ks.shape[0] - 1, -1, -1):
             k_row = ks[c]
-            if not pipelined and by_m[i] * by_k[c] * quickest_n * count > limit:
+            if by_m[i] * by_k[c] * quickest_n * count > limit:
                 continue
             for j in range(ns.shape[0] - 1, -1, -1):
                 n_row = ns[j]
-                if pipelined:
-                    cycles = array_cycles(engine, m_row, n_row, k_row, whole_m, whole_n, whole_k) * count
-                else:
-                    cycles = by_m[i] * by_k[c] * by_n[j] * count
+                cycles = by_m[i] * by_k[c] * by_n[j] * count
                 if cycles > limit:
                     continue
+                if pipelined:
+                    cycles = array_cycles(engine, m_row, n_row, k_row, whole_m, whole_n, whole_k) * count
+                    if cycles > limit:
+                        continue
                 sums = waiting_sums(engine, m_row, n_row, k_row)
                 if sums > engine[SUMS]:
                     continue

@@ -127,6 +127,7 @@ def test_a_file_is_read_with_its_own_tables_beside_it(tmp_path):
     (tmp_path / "chip.toml").write_text(text)
     design = Design.from_file(tmp_path / "chip.toml")
     assert design.offchip == "MY_DDR"
+    assert Design.from_toml(tmp_path / "chip.toml") == design
     assert "offchip.MY_DDR.pj_per_bit" in design.library.replaced
 
 
