@@ -65,6 +65,7 @@ def run_streamed(
 ) -> tuple[list[OperatorCost], tuple[Violation, ...]]:
     """Operators in file order, with the tile reserve that suits the objective best."""
     best: tuple[tuple[float, ...], Sequence[Tiled | None], Kept] | None = None
+    known: dict[tuple[object, ...], OperatorCost] = {}
     reserves = _reserves(units.engine.tile_bytes)
     by_operator = [
         _tile(operator, layer, units, given.get(operator.name), objective, reserves)
@@ -78,7 +79,7 @@ def run_streamed(
         if objective == "offchip":
             key: tuple[float, ...] = (kept.total_bytes + spills, -reserve_bytes)
         else:
-            run = _run(work, units, tiled, kept)
+            run = _run(work, units, tiled, kept, known)
             cycles = sum(operator.cycles for operator in run)
             energy_pj = sum(operator.total_pj for operator in run)
             key = {
@@ -94,7 +95,7 @@ def run_streamed(
     if not kept.is_optimal:
         better = keep(kept.problem, tolerance=_TOLERANCE)
         kept = min(kept, better, key=lambda plan: plan.total_bytes)
-    return _run(work, units, chosen, kept), ()
+    return _run(work, units, chosen, kept, known), ()
 
 
 def _reserves(scratchpad_bytes: int) -> tuple[int, ...]:
@@ -216,9 +217,20 @@ def _why_not(work: Work, engine: Engine, given: Tilings) -> tuple[Violation, ...
     return tuple(found)
 
 
-def _run(work: Work, units: Units, tiled: Sequence[Tiled | None], kept: Kept) -> list[OperatorCost]:
+def _run(
+    work: Work,
+    units: Units,
+    tiled: Sequence[Tiled | None],
+    kept: Kept,
+    known: dict[tuple[object, ...], OperatorCost],
+) -> list[OperatorCost]:
+    """Operators of one plan; plans of one design share those that they treat alike, in `known`."""
     movements = streamed(work.workload, kept)
-    return [
-        operator_cost(work, units, step, found.tiling if found else None, movements[operator.name])
-        for step, (operator, found) in enumerate(zip(work.workload.operators, tiled, strict=True))
-    ]
+    run = []
+    for step, (operator, found) in enumerate(zip(work.workload.operators, tiled, strict=True)):
+        tiling, moved = found.tiling if found else None, movements[operator.name]
+        key = (step, tiling, moved.resident, *moved.read_bytes.items(), None, *moved.written_bytes.items())
+        if key not in known:
+            known[key] = operator_cost(work, units, step, tiling, moved)
+        run.append(known[key])
+    return run

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from accel.schedule import Schedule
 from accel.schedule.streamed import Kept, Streaming, Use
@@ -20,6 +21,7 @@ from accel.workload import Operator, Workload
 
 # Operators that read those rows of their first input alone that they give out.
 _GATHERS = frozenset({"embedding", "gather", "index_select"})
+_NOTHING: Mapping[str, int] = MappingProxyType({})
 _DRAINS = frozenset({"store", "spill"})  # kinds of transfer out of the scratchpad
 
 
@@ -45,12 +47,14 @@ class Movement:
 
 def partial_reads(workload: Workload, operator: Operator) -> Mapping[str, int]:
     """Bytes that an operator reads of tensors of which it needs few rows: those it gives out."""
-    if operator.kind not in _GATHERS or not operator.inputs or operator.inputs[0] in operator.inputs[1:]:
-        return {}
+    if operator.kind not in _GATHERS:
+        return _NOTHING
+    if not operator.inputs or operator.inputs[0] in operator.inputs[1:]:
+        return _NOTHING
     table = workload.tensors[operator.inputs[0]]
     rows = sum(workload.tensors[name].elements for name in operator.outputs)
     if rows >= table.elements:
-        return {}
+        return _NOTHING
     return {table.name: -(-rows * table.bits // (8 * table.elements))}
 
 

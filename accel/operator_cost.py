@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from accel._units import Units
 from accel.cost import Access, OperatorCost
-from accel.mapping.latency import overlapped
+from accel.mapping._tilings import together
 from accel.mapping.search import Tiled, measure_tiling
 from accel.mapping.tiling import Layer, Tiling, layer_of
 from accel.movement import Movement, partial_reads, streaming
@@ -130,12 +130,12 @@ def _timed(
     """Cycles and energy of one operator from its traffic."""
     engine = units.engine
 
-    def moved(level: str) -> tuple[float, float]:
-        found = [both for (at, _), both in traffic.items() if at == level]
-        return sum(read for read, _ in found), sum(written for _, written in found)
-
-    pad_read, pad_written = moved("scratchpad")
-    offchip_bytes = sum(moved("offchip"))
+    pad_read = pad_written = offchip_bytes = 0.0
+    for (level, _), (read, written) in traffic.items():
+        if level == "scratchpad":
+            pad_read, pad_written = pad_read + read, pad_written + written
+        elif level == "offchip":
+            offchip_bytes += read + written
     array_cycles = tiled.array_cycles if tiled else 0
     sum_writes, sum_reads = (tiled.sum_writes, tiled.sum_reads) if tiled else (0, 0)
     edge_bytes = min(offchip_bytes, tiled.first_load_bytes + tiled.last_drain_bytes) if tiled else 0
@@ -145,7 +145,7 @@ def _timed(
     work_cycles = max(array_cycles, vector_cycles, scratchpad_cycles, accumulator_cycles)
     bandwidth = engine.offchip_bytes_per_cycle
     transfer_cycles = (offchip_bytes - edge_bytes) / bandwidth
-    joined = float(overlapped(work_cycles, transfer_cycles, exponent=engine.overlap))
+    joined = together(float(work_cycles), transfer_cycles, engine.overlap)
     cycles = max(work_cycles, ceil(joined + edge_bytes / bandwidth))
     multiplications = operator.vector_ops * _MULTIPLY_SHARE.get(operator.kind, 0.0)
     return OperatorCost(

@@ -34,12 +34,13 @@ OS, WS, IS = 0, 1, 2
 
 # Columns of a candidate for m: tile counts of samples, rows and columns; elements of A per unit of k,
 # over all tiles with and without reuse of the lines that neighbours share, and of the largest tile;
-# ceil sums over the tiles; sizes and multiplicities of up to four classes of tiles.
+# ceil sums over the tiles; sizes of the classes of tiles (full or last along each axis), and how often
+# each occurs.
 M_LARGEST, M_TILES, M_SLIDES = 0, 1, 2
 A_REUSED, A_FULL, A_TILE = 3, 4, 5
 M_BY_ROWS, M_BY_COLUMNS = 6, 7
-M_SIZE, M_TIMES = 8, 12
-M_COLUMNS = 16
+M_SIZE, M_TIMES, CLASSES = 8, 16, 8
+M_COLUMNS = 24
 
 # Columns of a candidate for n or k: largest tile, tiles, ceil sum, size of the last tile.
 T_LARGEST, T_TILES, T_CEILS, T_LAST = 0, 1, 2, 3
@@ -70,6 +71,81 @@ PLACES = np.array([[o.index("m"), o.index("n"), o.index("k")] for o in ORDERS], 
 RESULTS = 15
 
 
+# Entries of an axis.
+OUTPUT, INPUT, KERNEL, STRIDE, DILATION, PADDING = range(6)
+
+
+@njit(cache=True)
+def lines(axis, first, after):
+    """Input lines, without padding, that the windows of outputs ``first..after - 1`` of an axis touch."""
+    extent = (axis[KERNEL] - 1) * axis[DILATION] + 1
+    if extent >= axis[STRIDE]:  # windows meet: all lines between the first and the last
+        low = max(0, first * axis[STRIDE] - axis[PADDING])
+        high = min(axis[INPUT], (after - 1) * axis[STRIDE] - axis[PADDING] + extent)
+        return max(0, high - low)
+    total = 0
+    for output in range(first, after):
+        low = output * axis[STRIDE] - axis[PADDING]
+        total += max(0, min(axis[INPUT], low + extent) - max(0, low))
+    return total
+
+
+@njit(cache=True)
+def lines_of_tiles(axis, tile):
+    """Input lines of the largest tile, of all tiles one by one, and of all with those that they share."""
+    most = one_by_one = 0
+    for first in range(0, axis[OUTPUT], tile):
+        found = lines(axis, first, min(first + tile, axis[OUTPUT]))
+        most = max(most, found)
+        one_by_one += found
+    return most, one_by_one, min(one_by_one, lines(axis, 0, axis[OUTPUT]))
+
+
+@njit(cache=True)
+def m_rows(tiles, axes, samples, share, rows, columns):
+    """Candidates for m, one for each row of `tiles` (samples, rows and columns of a tile)."""
+    out = np.zeros((tiles.shape[0], M_COLUMNS))
+    for c in range(tiles.shape[0]):
+        b, p, q = tiles[c, 0], tiles[c, 1], tiles[c, 2]
+        down, along = lines_of_tiles(axes[0], p), lines_of_tiles(axes[1], q)
+        row = out[c]
+        row[M_LARGEST] = b * p * q
+        for part in range(CLASSES):
+            size, times = 1, 1
+            for whole, tile, last in (
+                (samples, b, part & 1),
+                (axes[0, OUTPUT], p, part & 2),
+                (axes[1, OUTPUT], q, part & 4),
+            ):
+                size *= whole % tile if last else tile
+                times *= (whole % tile > 0) if last else whole // tile
+            if size * times == 0:
+                continue
+            row[M_SIZE + part], row[M_TIMES + part] = size, times
+            row[M_TILES] += times
+            row[M_BY_ROWS] += times * math.ceil(size / rows)
+            row[M_BY_COLUMNS] += times * math.ceil(size / columns)
+        # Tiles slide along the innermost axis that is cut.
+        reused = down[1] * along[2] if q < axes[1, OUTPUT] else down[2] * along[1]
+        row[A_REUSED] = samples * share * reused
+        row[A_FULL] = samples * share * down[1] * along[1]
+        row[A_TILE] = b * down[0] * along[0] * share
+    return out
+
+
+@njit(cache=True)
+def plain_rows(whole, tiles, edge):
+    """Candidates for n or k, one for each of `tiles`; `edge` is that of the array."""
+    out = np.empty((tiles.shape[0], T_COLUMNS))
+    for c in range(tiles.shape[0]):
+        tile = min(tiles[c], whole)
+        count = (whole + tile - 1) // tile
+        last = whole - (count - 1) * tile
+        out[c, T_LARGEST], out[c, T_TILES], out[c, T_LAST] = tile, count, last
+        out[c, T_CEILS] = (count - 1) * math.ceil(tile / edge) + math.ceil(last / edge)
+    return out
+
+
 @njit(cache=True)
 def pipelined_cycles(rows, columns, flow, m, n, k):
     """Cycles of one tile whose folds overlap; see ``accel.dataflow``."""
@@ -94,7 +170,7 @@ def array_cycles(engine, m_row, n_row, k_row, whole_m, whole_n, whole_k):
             return k_row[T_CEILS] * n_row[T_CEILS] * (whole_m + m_row[M_TILES] * (skew + rows))
         return k_row[T_CEILS] * m_row[M_BY_COLUMNS] * (whole_n + n_row[T_TILES] * (skew + rows))
     total = 0.0
-    for i in range(4):
+    for i in range(CLASSES):
         if m_row[M_TIMES + i] == 0:
             continue
         for j in range(2):
@@ -308,53 +384,63 @@ def together(work, transfer, exponent):
 
 
 @njit(cache=True)
-def fewest_cycles(product, engine, ms, ns, ks):
+def fewest_cycles(product, engine, ms, ns, ks, by_m, by_n, by_k, by_tile):
     """Fewest cycles on the array of any candidate whose sums have room, whatever the scratchpad."""
-    fewest = np.inf
-    for i in range(ms.shape[0]):
-        for c in range(ks.shape[0]):
+    fewest, count = np.inf, product[COUNT]
+    for i in range(ms.shape[0] - 1, -1, -1):
+        for c in range(ks.shape[0] - 1, -1, -1):
             for j in range(ns.shape[0] - 1, -1, -1):
                 if waiting_sums(engine, ms[i], ns[j], ks[c]) <= engine[SUMS]:
-                    cycles = array_cycles(engine, ms[i], ns[j], ks[c], product[M], product[N], product[K])
-                    fewest = min(fewest, cycles * product[COUNT])
+                    tiles = ms[i, M_TILES] * ns[j, T_TILES] * ks[c, T_TILES]
+                    cycles = (by_m[i] * by_n[j] * by_k[c] + by_tile * tiles) * count
+                    if cycles < fewest:
+                        if engine[PIPELINED] != 0:
+                            cycles = count * array_cycles(
+                                engine, ms[i], ns[j], ks[c], product[M], product[N], product[K]
+                            )
+                        fewest = min(fewest, cycles)
                     break
     return fewest
 
 
 @njit(cache=True)
 def cycle_factors(engine, ms, ns, ks, m, n, k):
-    """Cycles on the array of serial folds are a product of one factor for each of m, n and k.
+    """Cycles on the array as a product of one factor for each of m, n and k, and cycles per tile beside it.
 
-    So is a bound below those of folds that overlap, which hide all but the stream.
+    Exact where folds are serial. Where they overlap a lower bound: a fold takes at least as long as it
+    streams, and as the next one loads.
     """
     by_m, by_n, by_k = ms[:, M_BY_ROWS].copy(), ns[:, T_CEILS].copy(), ks[:, T_CEILS].copy()
-    skew = engine[ROWS] + engine[COLUMNS] - 2 + engine[STAGES]
-    load = engine[ROWS]
-    if engine[PIPELINED] != 0:
-        skew = load = 0.0
-    if engine[DATAFLOW] == OS:
-        by_k = k + ks[:, T_TILES] * skew
-    elif engine[DATAFLOW] == WS:
-        by_m = m + ms[:, M_TILES] * (skew + load)
+    rows, flow = engine[ROWS], engine[DATAFLOW]
+    skew = rows + engine[COLUMNS] - 2
+    if engine[PIPELINED] == 0:
+        skew += engine[STAGES]
+        if flow == OS:
+            by_k = k + ks[:, T_TILES] * skew
+        elif flow == WS:
+            by_m = m + ms[:, M_TILES] * (skew + rows)
+        else:
+            by_m = ms[:, M_BY_COLUMNS].copy()
+            by_n = n + ns[:, T_TILES] * (skew + rows)
+        return by_m, by_n, by_k, 0.0
+    if flow == OS:
+        for c in range(ks.shape[0]):
+            by_k[c] = (ks[c, T_TILES] - 1) * max(ks[c, T_LARGEST], rows) + max(ks[c, T_LAST], rows)
+        return by_m, by_n, by_k, engine[COLUMNS] - 1 + engine[STAGES]
+    if flow == WS:
+        for i in range(ms.shape[0]):
+            by_m[i] = 0.0
+            for part in range(CLASSES):
+                by_m[i] += ms[i, M_TIMES + part] * max(ms[i, M_SIZE + part], rows)
     else:
         by_m = ms[:, M_BY_COLUMNS].copy()
-        by_n = n + ns[:, T_TILES] * (skew + load)
-    return by_m, by_n, by_k
+        for j in range(ns.shape[0]):
+            by_n[j] = (ns[j, T_TILES] - 1) * max(ns[j, T_LARGEST], rows) + max(ns[j, T_LAST], rows)
+    return by_m, by_n, by_k, skew + 1 + engine[STAGES]
 
 
 OFFCHIP, ENERGY, CYCLE, EDP = 0, 1, 2, 3  # objectives
-
-
-@njit(cache=True)
-def least_of(objective, engine, inside_pj, cycles, traffic):
-    """Bound on what is minimised, from the array's energy and cycles and from the off-chip bytes."""
-    if objective == OFFCHIP:
-        return traffic
-    least_pj = inside_pj + 8 * traffic * engine[OFFCHIP_PJ]
-    if objective == ENERGY:
-        return least_pj
-    least_cycles = max(cycles, traffic / engine[OFFCHIP_BYTES])
-    return least_cycles if objective == CYCLE else least_pj * least_cycles
+ROUNDING = 1 - 1e-12  # of sums whose terms come in another order
 
 
 @njit(cache=True)
@@ -382,77 +468,128 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
     best, best_second = np.full(buckets, np.inf), np.full(buckets, np.inf)
     picks[:] = -1
     whole_m, whole_n, whole_k, count = product[M], product[N], product[K], product[COUNT]
+    by_m, by_n, by_k, by_tile = cycle_factors(engine, ms, ns, ks, whole_m, whole_n, whole_k)
     limit = np.inf
     if objective == OFFCHIP and math.isfinite(slack):
-        limit = slack * fewest_cycles(product, engine, ms, ns, ks)
-    by_m, by_n, by_k = cycle_factors(engine, ms, ns, ks, whole_m, whole_n, whole_k)
-    pipelined = engine[PIPELINED] != 0
+        limit = slack * fewest_cycles(product, engine, ms, ns, ks, by_m, by_n, by_k, by_tile)
+    pipelined, flow = engine[PIPELINED] != 0, engine[DATAFLOW]
+    rows, columns = engine[ROWS], engine[COLUMNS]
     quickest_n = by_n.min() if by_n.size else 0.0
-    held = np.empty(2)
     looked = 0
+    # Energies that a bound is made of.
     mac_pj = whole_m * whole_n * whole_k * count * engine[MAC_PJ]
-    compulsory = 0.0  # bytes: every tensor once
-    if product[A_STAYS] == 0:
-        compulsory += ms[:, A_REUSED].min() * product[A_BYTES]
-    if product[W_STAYS] == 0:
-        compulsory += product[W_BYTES]
-    if product[O_STAYS] == 0:
-        compulsory += product[O_BYTES]
-    # Large tiles first: they are the better ones, and what is good early rules out most of the rest.
+    a_read_pj = whole_m * whole_k * count * product[A_BITS] * engine[PAD_READ]
+    w_read_pj = whole_n * whole_k * count * product[W_BITS] * engine[PAD_READ]
+    sums_pj = whole_m * whole_n * count * (engine[SUM_WRITE] + engine[SUM_READ])
+    moved_pj = 8 * engine[OFFCHIP_PJ]
+    fetched_pj = moved_pj + 8 * engine[PAD_WRITE]
+    w_bytes = product[W_BYTES] if product[W_STAYS] == 0 else 0.0
+    o_bytes = product[O_BYTES] if product[O_STAYS] == 0 else 0.0
+    # Columns of the candidates that the loops below read, and what needs no division there.
+    n_sizes, n_tiles, n_ceils = ns[:, T_LARGEST].copy(), ns[:, T_TILES].copy(), ns[:, T_CEILS].copy()
+    n_folds = np.ceil(n_sizes / columns)
+    w_of_n = n_sizes * product[W_SHARE] * product[W_BITS] * (1.0 if product[W_STAYS] == 0 else 0.0)
+    a_load, w_load = 2 * rows * columns * product[A_BITS], 2 * rows * columns * product[W_BITS]
+    a_passes = flow == IS and product[TAPS] == 1 and product[A_SHARE] == 1
+    # Large tiles first: the sooner a good one is found, the more of the others a bound rules out.
     for i in range(ms.shape[0] - 1, -1, -1):
-        m_row = ms[i]
+        m_row, tiles_m = ms[i], ms[i, M_TILES]
+        a_bytes = m_row[A_REUSED] * product[A_BYTES] if product[A_STAYS] == 0 else 0.0
+        if flow == OS:
+            reads_w = m_row[M_BY_ROWS]
+        elif flow == WS:
+            reads_w = tiles_m
+        else:
+            reads_w = m_row[M_BY_COLUMNS]
         for c in range(ks.shape[0] - 1, -1, -1):
-            k_row = ks[c]
-            if by_m[i] * by_k[c] * quickest_n * count > limit:
+            k_row, tiles_k = ks[c], ks[c, T_TILES]
+            if (by_m[i] * by_k[c] * quickest_n + by_tile * tiles_m * tiles_k) * count > limit:
                 continue
+            folds = tiles_k if flow == OS else k_row[T_CEILS]
+            fixed_pj = mac_pj + reads_w * w_read_pj + folds * sums_pj + o_bytes * moved_pj
+            alone = count == 1 and tiles_k == 1
+            k_size, m_size = k_row[T_LARGEST], m_row[M_LARGEST]
+            m_folds = math.ceil(m_size / columns)
+            a_bits = 0.0
+            if product[A_STAYS] == 0:
+                a_bits = m_row[A_TILE] * (k_size / product[TAPS]) * product[A_BITS]
+                if not (alone and tiles_m == 1):
+                    a_bits *= 2
+            passing_a_bits = min(a_bits, a_load) if a_passes else a_bits
+            p_bytes = 2 * (tiles_k - 1) * product[P_BYTES]
+            p_pj = p_bytes * moved_pj + (tiles_k - 1) * sums_pj
             for j in range(ns.shape[0] - 1, -1, -1):
-                n_row = ns[j]
-                cycles = by_m[i] * by_k[c] * by_n[j] * count
+                tiles_n = n_tiles[j]
+                cycles = (by_m[i] * by_k[c] * by_n[j] + by_tile * tiles_m * tiles_n * tiles_k) * count
                 if cycles > limit:
                     continue
+                if tiles_k > 1:
+                    sums = n_sizes[j] * m_folds if flow == IS else m_size * n_folds[j]
+                elif flow == OS or k_size <= rows:
+                    sums = 0.0
+                else:
+                    sums = n_sizes[j] if flow == IS else m_size
+                if sums > engine[SUMS]:
+                    continue
+                w_bits = k_size * w_of_n[j] * (1.0 if alone and tiles_n == 1 else 2.0)
+                fewest_bits = passing_a_bits + (min(w_bits, w_load) if flow == WS else w_bits)
+                if fewest_bits > reserves[-1]:
+                    continue
+                looked += orders
+                bucket = 0
+                while reserves[bucket] < fewest_bits:
+                    bucket += 1
+                # Every order moves at least: all of A and W anew, or one of them once and partial sums.
+                anew = tiles_n * a_bytes + tiles_m * w_bytes
+                once = min(a_bytes + tiles_m * w_bytes, tiles_n * a_bytes + w_bytes)
+                least_bytes = o_bytes + min(anew, once + p_bytes)
+                if objective == OFFCHIP:
+                    if least_bytes > best[bucket]:
+                        continue
+                else:
+                    least_cycles = max(cycles, least_bytes / engine[OFFCHIP_BYTES])
+                    least_pj = (
+                        fixed_pj
+                        + (tiles_n if flow == IS else n_ceils[j]) * a_read_pj
+                        + min(anew * fetched_pj, once * fetched_pj + p_pj)
+                        + least_cycles * engine[LEAKAGE]
+                    )
+                    if objective == ENERGY:
+                        first, second = least_pj, least_cycles
+                    elif objective == CYCLE:
+                        first, second = least_cycles, least_pj
+                    else:
+                        first, second = least_pj * least_cycles, least_pj
+                    least_first, least_second = first * ROUNDING, second * ROUNDING
+                    if least_first > best[bucket] or (
+                        first >= best[bucket] and least_second > best_second[bucket]
+                    ):
+                        continue
+                n_row = ns[j]
                 if pipelined:
                     cycles = array_cycles(engine, m_row, n_row, k_row, whole_m, whole_n, whole_k) * count
                     if cycles > limit:
                         continue
-                sums = waiting_sums(engine, m_row, n_row, k_row)
-                if sums > engine[SUMS]:
-                    continue
-                held[0] = held_bits(product, engine, m_row, n_row, k_row, False)
-                held[1] = held_bits(product, engine, m_row, n_row, k_row, True)
-                if min(held[0], held[1]) > reserves[-1]:
-                    continue
-                looked += orders
                 inside(product, engine, m_row, n_row, k_row, cycles, sums, tile)
-                inside_pj = (
-                    mac_pj
-                    + (tile[READS_A] * product[A_BITS] + tile[READS_W] * product[W_BITS]) * engine[PAD_READ]
-                    + tile[SUM_WRITES] * engine[SUM_WRITE]
-                    + tile[SUM_READS] * engine[SUM_READ]
-                    + cycles * engine[LEAKAGE]
-                )
-                bucket = 0
-                while reserves[bucket] < min(held[0], held[1]):
-                    bucket += 1
-                if least_of(objective, engine, inside_pj, cycles, compulsory) > best[bucket]:
-                    continue
+                most_bits = a_bits + w_bits
                 for order in range(orders):
                     m, n, k = places[order, 0], places[order, 1], places[order, 2]
                     passing = passes(product, engine, m_row, n_row, k_row, m, n, k)
-                    bits = held[1] if passing else held[0]
+                    bits = fewest_bits if passing else most_bits
                     if bits > reserves[-1]:
                         continue
                     bucket = 0
                     while reserves[bucket] < bits:
                         bucket += 1
-                    fill_a, fill_w, store, spill = moved(product, m_row, n_row, k_row, m, n, k)
-                    traffic = fill_a + fill_w + store + 2 * spill
-                    # What no order of this much traffic can beat is not measured.
-                    if least_of(objective, engine, inside_pj, cycles, traffic) > best[bucket]:
-                        continue
+                    if objective == OFFCHIP:
+                        fill_a, fill_w, store, spill = moved(product, m_row, n_row, k_row, m, n, k)
+                        if fill_a + fill_w + store + 2 * spill > best[bucket]:
+                            continue
                     around(product, engine, m_row, n_row, k_row, order, places, passing, tile, trial)
                     pj = trial[DYNAMIC_PJ] + trial[CYCLES] * engine[LEAKAGE]
                     if objective == OFFCHIP:
-                        first, second = traffic, trial[DYNAMIC_PJ] * cycles
+                        first = trial[FILL_A] + trial[FILL_W] + trial[STORE] + 2 * trial[SPILL]
+                        second = trial[DYNAMIC_PJ] * cycles
                     elif objective == ENERGY:
                         first, second = pj, trial[CYCLES]
                     elif objective == CYCLE:

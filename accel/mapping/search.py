@@ -17,8 +17,8 @@ from accel.mapping.tiling import (
     Layer,
     Tiling,
     candidates,
-    m_row,
-    plain_row,
+    m_rows,
+    plain_rows,
     product_row,
 )
 
@@ -279,12 +279,9 @@ def measure_tiling(
     kernel.measure(
         product_row(layer, engine.partial_sum_bits, stays=stays, vector_cycles=vector_cycles),
         engine.row(),
-        np.array(
-            m_row(geometry, (tiling.samples, tiling.rows, tiling.columns), engine.rows, engine.columns),
-            dtype=np.float64,
-        ),
-        np.array(plain_row(geometry.n, tiling.n, engine.columns), dtype=np.float64),
-        np.array(plain_row(geometry.k, tiling.k, engine.rows), dtype=np.float64),
+        m_rows(geometry, [(tiling.samples, tiling.rows, tiling.columns)], engine.rows, engine.columns)[0],
+        plain_rows(geometry.n, [tiling.n], engine.columns)[0],
+        plain_rows(geometry.k, [tiling.k], engine.rows)[0],
         LOOP_ORDERS.index(tiling.order),
         kernel.PLACES,
         out,
@@ -295,7 +292,7 @@ def measure_tiling(
 def least_tile_bytes(layer: Layer, engine: Engine, stays: Stays = NOTHING_STAYS) -> int:
     """Scratchpad bytes that the smallest tile of `layer` needs."""
     tried = candidates(layer.geometry, engine.rows, engine.columns)
-    bits = kernel.least_held_bits(
+    bits: float = kernel.least_held_bits(
         product_row(layer, engine.partial_sum_bits, stays=stays),
         engine.row(),
         tried.ms,

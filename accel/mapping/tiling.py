@@ -13,13 +13,14 @@ the input that its windows touch, and while tiles slide along an axis only the l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from accel.mapping import _tilings as kernel
 from accel.workload import Operator, Window, Workload
@@ -86,14 +87,17 @@ class Axis:
     padding: int = 0
 
     def lines(self, first: int, after: int) -> int:
-        """Input lines that the windows of outputs ``first..after - 1`` span, without padding.
+        """Input lines that the windows of outputs ``first..after - 1`` touch, without padding.
 
-        Lines that a stride passes over are fetched with the window before them.
+        Windows that overlap or meet touch all lines between the first and the last.
         """
-        low = max(0, first * self.stride - self.padding)
-        extent = max(self.stride, (self.kernel - 1) * self.dilation + 1)
-        high = self.input if after == self.output else (after - 1) * self.stride - self.padding + extent
-        return max(0, min(self.input, high) - low)
+        return int(kernel.lines(self.entries(), first, after))
+
+    def entries(self) -> Int[np.ndarray, " 6"]:
+        """Axis as the kernels read it."""
+        return np.array(
+            [self.output, self.input, self.kernel, self.stride, self.dilation, self.padding], dtype=np.int64
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +180,9 @@ def _bits(bits: int, elements: int) -> float:
 def _geometry(operator: Operator, a_elements: int) -> Geometry:
     gemm, window = operator.gemm, operator.window
     assert gemm is not None
-    if window is not None:
+    if window is not None and (max(window.kernel) > 1 or any(window.padding)):
         return Geometry(window.batch, *_axes(window), gemm.n, gemm.k, prod(window.kernel), 1.0)
+    # A window of one input makes a plain product of the inputs that it touches.
     share = min(1.0, a_elements / (gemm.m * gemm.k * gemm.count))
     return Geometry(1, Axis(gemm.m, gemm.m), Axis(1, 1), gemm.n, gemm.k, 1, share)
 
@@ -205,7 +210,7 @@ class Candidates:
     """Tile sizes that a search tries, as the kernels read them."""
 
     tiles: tuple[tuple[int, int, int], ...]  # samples, rows, columns of each row of `ms`
-    ms: Float[np.ndarray, "candidates 16"]
+    ms: Float[np.ndarray, "candidates 24"]
     ns: Float[np.ndarray, "candidates 4"]
     ks: Float[np.ndarray, "candidates 4"]
 
@@ -229,16 +234,14 @@ def candidates(geometry: Geometry, rows: int, columns: int) -> Candidates:
     )
     tiles = tuple(sorted({*whole, *by_rows, *both}, key=lambda tile: (prod(tile), tile)))
     steps = {ceil(edge * times / geometry.taps) for edge in edges for times in _LADDER}
-    rows_of = {
-        "ms": [m_row(geometry, tile, rows, columns) for tile in tiles],
-        "ns": [plain_row(geometry.n, size, columns) for size in sizes(geometry.n, edges)],
-        "ks": [
-            plain_row(geometry.k, size * geometry.taps, rows)
-            for size in sizes(geometry.k // geometry.taps, steps)
-        ],
-    }
-    arrays = {name: np.array(found, dtype=np.float64) for name, found in rows_of.items()}
-    return Candidates(tiles, **arrays)
+    return Candidates(
+        tiles,
+        m_rows(geometry, tiles, rows, columns),
+        plain_rows(geometry.n, sizes(geometry.n, edges), columns),
+        plain_rows(
+            geometry.k, [size * geometry.taps for size in sizes(geometry.k // geometry.taps, steps)], rows
+        ),
+    )
 
 
 def sizes(whole: int, edges: set[int]) -> list[int]:
@@ -255,59 +258,21 @@ def ladder(whole: int) -> list[int]:
     return sorted({ceil(whole / count) for count in (1, 2, 4, 8, 16, 32, 64, whole) if count <= whole})
 
 
-def plain_row(whole: int, tile: int, edge: int) -> list[float]:
-    """Candidate for n or k: size, tiles, ceil sum over the array's `edge`, size of the last tile."""
-    tile = min(tile, whole)
-    tiles = -(-whole // tile)
-    last = whole - (tiles - 1) * tile
-    return [tile, tiles, (tiles - 1) * -(-tile // edge) + -(-last // edge), last]
+def plain_rows(whole: int, tiles: Sequence[int], edge: int) -> Float[np.ndarray, "candidates 4"]:
+    """Candidates for n or k as the kernels read them."""
+    found: Float[np.ndarray, "candidates 4"] = kernel.plain_rows(whole, np.array(tiles, dtype=np.int64), edge)
+    return found
 
 
-def m_row(geometry: Geometry, tile: tuple[int, int, int], rows: int, columns: int) -> list[float]:
-    """Candidate for m, see ``accel.mapping._tilings``."""
-    parts = [
-        _cut(total, size)
-        for total, size in zip(
-            (geometry.samples, geometry.rows.output, geometry.columns.output), tile, strict=True
-        )
-    ]
-    classes: dict[int, int] = {}
-    for b, times_b in parts[0]:
-        for p, times_p in parts[1]:
-            for q, times_q in parts[2]:
-                size = b * p * q
-                classes[size] = classes.get(size, 0) + times_b * times_p * times_q
-    tiles = sum(classes.values())
-    cuts = [sum(times for _, times in part) for part in parts]
-    down, along = _lines(geometry.rows, tile[1]), _lines(geometry.columns, tile[2])
-    share = geometry.a_share
-    samples = geometry.samples * share
-    # Tiles slide along the innermost axis that is cut.
-    reused = samples * (down[1] * along[2] if cuts[2] > 1 else down[2] * along[1])
-    row = [0.0] * kernel.M_COLUMNS
-    row[kernel.M_LARGEST] = max(classes)
-    row[kernel.M_TILES] = tiles
-    row[kernel.A_REUSED] = reused
-    row[kernel.A_FULL] = samples * down[1] * along[1]
-    row[kernel.A_TILE] = tile[0] * down[0] * along[0] * share
-    row[kernel.M_BY_ROWS] = sum(times * -(-size // rows) for size, times in classes.items())
-    row[kernel.M_BY_COLUMNS] = sum(times * -(-size // columns) for size, times in classes.items())
-    for place, (size, times) in enumerate(sorted(classes.items())):
-        row[kernel.M_SIZE + place], row[kernel.M_TIMES + place] = size, times
-    return row
-
-
-def _cut(whole: int, tile: int) -> list[tuple[int, int]]:
-    """Tile sizes with how often each occurs: full ones and a smaller last one."""
-    full, rest = divmod(whole, tile)
-    return [(tile, full)] * (full > 0) + [(rest, 1)] * (rest > 0)
-
-
-@lru_cache(maxsize=65536)
-def _lines(axis: Axis, tile: int) -> tuple[int, int, int]:
-    """Input lines of the largest tile, of all tiles one by one, and of all with sharing."""
-    each = [axis.lines(first, min(first + tile, axis.output)) for first in range(0, axis.output, tile)]
-    return max(each), sum(each), min(sum(each), axis.lines(0, axis.output))
+def m_rows(
+    geometry: Geometry, tiles: Sequence[tuple[int, int, int]], rows: int, columns: int
+) -> Float[np.ndarray, "candidates 24"]:
+    """Candidates for m as the kernels read them."""
+    axes = np.stack([geometry.rows.entries(), geometry.columns.entries()])
+    found: Float[np.ndarray, "candidates 24"] = kernel.m_rows(
+        np.array(tiles, dtype=np.int64), axes, geometry.samples, geometry.a_share, rows, columns
+    )
+    return found
 
 
 def product_row(

@@ -12,14 +12,11 @@ def chunks(size, tile):
 
 
 def touched(outputs, axis):
-    """Input lines under the windows of consecutive `outputs`, with the lines a stride passes over."""
+    """Input lines under the windows of consecutive `outputs`, those between the taps included."""
     lines = set()
     for out in outputs:
-        extent = max(axis.stride, (axis.kernel - 1) * axis.dilation + 1)
         low = out * axis.stride - axis.padding
-        lines |= set(range(low, low + extent))
-        if out == axis.output - 1:
-            lines |= set(range(low, axis.input))
+        lines |= set(range(low, low + (axis.kernel - 1) * axis.dilation + 1))
     return {line for line in lines if 0 <= line < axis.input}
 
 
