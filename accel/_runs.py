@@ -5,8 +5,8 @@ See ``accel.evaluation`` for what a mapping is made of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, takewhile
 
@@ -63,39 +63,90 @@ def run_schedule(
 def run_streamed(
     work: Work, units: Units, given: Tilings, objective: Objective
 ) -> tuple[list[OperatorCost], tuple[Violation, ...]]:
-    """Operators in file order, with the tile reserve that suits the objective best."""
-    best: tuple[tuple[float, ...], Sequence[Tiled | None], Kept] | None = None
+    """Operators in file order, with the plan that suits the objective best."""
     known: dict[tuple[object, ...], OperatorCost] = {}
+    plans = list(_plans(work, units, given, objective))
+    if objective != "offchip":  # tensors that stay may be worth more than tilings that take no heed of them
+        plans += _plans(work, units, given, "offchip")
+    if not plans:
+        return [], _why_not(work, units.engine, given)
+    if objective == "offchip":
+        plan = min(plans, key=lambda plan: (plan.offchip_bytes, -plan.reserve_bytes))
+    else:
+        plan = min(plans, key=lambda plan: _worth(_run(work, units, plan, known), objective))
+    if not plan.kept.is_optimal:
+        better = keep(plan.kept.problem, tolerance=_TOLERANCE)
+        plan = replace(plan, kept=min(plan.kept, better, key=lambda kept: kept.total_bytes))
+    run = _run(work, units, plan, known)
+    if objective != "offchip":
+        run = _retiled(work, units, plan, run, given, objective)
+    return run, ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Tilings that fit one reserve, and the tensors that stay beside them."""
+
+    reserve_bytes: int
+    tiled: tuple[Tiled | None, ...]  # by operator
+    kept: Kept
+    spilled_bytes: int  # partial sums, both ways
+
+    @property
+    def offchip_bytes(self) -> int:
+        return self.kept.total_bytes + self.spilled_bytes
+
+
+def _plans(work: Work, units: Units, given: Tilings, objective: Objective) -> Iterator[_Plan]:
+    """One plan for each reserve that a tiling of every operator fits."""
     reserves = _reserves(units.engine.tile_bytes)
     by_operator = [
         _tile(operator, layer, units, given.get(operator.name), objective, reserves)
         for operator, layer in zip(work.workload.operators, work.layers, strict=True)
     ]
     for place, reserve_bytes in enumerate(reserves):
-        tiled = [found if found is None else found[place] for found in by_operator]
-        if any(found is None and layer is not None for found, layer in zip(tiled, work.layers, strict=True)):
+        tiled = tuple(found if found is None else found[place] for found in by_operator)
+        if all(found is not None or layer is None for found, layer in zip(tiled, work.layers, strict=True)):
+            yield _Plan(reserve_bytes, tiled, *_keep(work, tiled, units.engine.tile_bytes, reserve_bytes))
+
+
+def _worth(run: Sequence[OperatorCost], objective: Objective) -> tuple[float, float]:
+    """What the objective minimises, then what decides between equals."""
+    cycles = sum(operator.cycles for operator in run)
+    energy_pj = sum(operator.total_pj for operator in run)
+    if objective == "energy":
+        return energy_pj, cycles
+    return (cycles, energy_pj) if objective == "cycles" else (energy_pj * cycles, energy_pj)
+
+
+def _retiled(
+    work: Work, units: Units, plan: _Plan, run: list[OperatorCost], given: Tilings, objective: Objective
+) -> list[OperatorCost]:
+    """Run in which an operator has another tiling where that is better, now that what stays is known."""
+    movements = streamed(work.workload, plan.kept)
+    room = units.engine.tile_bytes - plan.kept.resident_bytes
+    again = list(run)
+    for step, (operator, layer) in enumerate(zip(work.workload.operators, work.layers, strict=True)):
+        if layer is None or operator.name in given:
             continue
-        kept, spills = _keep(work, tiled, units.engine.tile_bytes, reserve_bytes)
-        if objective == "offchip":
-            key: tuple[float, ...] = (kept.total_bytes + spills, -reserve_bytes)
-        else:
-            run = _run(work, units, tiled, kept, known)
-            cycles = sum(operator.cycles for operator in run)
-            energy_pj = sum(operator.total_pj for operator in run)
-            key = {
-                "energy": (energy_pj, cycles),
-                "cycles": (cycles, energy_pj),
-                "edp": (energy_pj * cycles, energy_pj),
-            }[objective]
-        if best is None or key < best[0]:
-            best = key, tiled, kept
-    if best is None:
-        return [], _why_not(work, units.engine, given)
-    _, chosen, kept = best
-    if not kept.is_optimal:
-        better = keep(kept.problem, tolerance=_TOLERANCE)
-        kept = min(kept, better, key=lambda plan: plan.total_bytes)
-    return _run(work, units, chosen, kept, known), ()
+        moved = movements[operator.name]
+        a, w, result = *operator.inputs[:2], operator.outputs[0]
+        stays = (a in moved.resident, w in moved.resident, result in moved.resident)
+        engine = replace(units.engine, tile_bytes=int(room[step]))
+        vector_cycles = -(-operator.vector_ops // engine.columns)
+        found = best_tiling(layer, engine, objective, stays=stays, vector_cycles=vector_cycles)
+        if found is None:
+            continue
+        fetched: dict[str, int] = {}
+        for name, stay, moved_bytes in ((a, stays[0], found.input_bytes), (w, stays[1], found.weight_bytes)):
+            if not stay:
+                fetched[name] = fetched.get(name, 0) + moved_bytes
+        whole = {name: max(size, work.workload.tensors[name].bytes) for name, size in fetched.items()}
+        other = operator_cost(
+            work, units, step, found.tiling, replace(moved, read_bytes={**moved.read_bytes, **whole})
+        )
+        again[step] = min(run[step], other, key=lambda cost: _worth([cost], objective))
+    return min(run, again, key=lambda found: _worth(found, objective))
 
 
 def _reserves(scratchpad_bytes: int) -> tuple[int, ...]:
@@ -125,10 +176,7 @@ def _tile(
     if objective == "offchip":  # what that choice does not depend on must not spoil the cache
         engine = _without_time(engine)
         vector_cycles = 0
-    best = _cached_best(layer, engine, objective, reserves, vector_cycles)
-    if best[-1] is None:
-        best = (*best[:-1], best_tiling(layer, engine, objective, vector_cycles=vector_cycles))
-    return best
+    return _cached_best(layer, engine, objective, reserves, vector_cycles)
 
 
 @lru_cache(maxsize=4096)
@@ -218,16 +266,12 @@ def _why_not(work: Work, engine: Engine, given: Tilings) -> tuple[Violation, ...
 
 
 def _run(
-    work: Work,
-    units: Units,
-    tiled: Sequence[Tiled | None],
-    kept: Kept,
-    known: dict[tuple[object, ...], OperatorCost],
+    work: Work, units: Units, plan: _Plan, known: dict[tuple[object, ...], OperatorCost]
 ) -> list[OperatorCost]:
     """Operators of one plan; plans of one design share those that they treat alike, in `known`."""
-    movements = streamed(work.workload, kept)
+    movements = streamed(work.workload, plan.kept)
     run = []
-    for step, (operator, found) in enumerate(zip(work.workload.operators, tiled, strict=True)):
+    for step, (operator, found) in enumerate(zip(work.workload.operators, plan.tiled, strict=True)):
         tiling, moved = found.tiling if found else None, movements[operator.name]
         key = (step, tiling, moved.resident, *moved.read_bytes.items(), None, *moved.written_bytes.items())
         if key not in known:

@@ -13,6 +13,7 @@ from accel.hardware.mac import MacCost, mac_cost
 from accel.hardware.offchip import offchip_memory
 from accel.hardware.overrides import unused_entries
 from accel.hardware.register import register_cost
+from accel.hardware.sram import sram_range
 from accel.hardware.technology import BASE_NODE_NM, logic_scale
 from accel.hardware.vector import lane_cost
 from accel.mapping.search import Engine
@@ -59,6 +60,7 @@ def units_of(design: Design) -> Units:
         port_bits=design.scratchpad_width_bits * design.scratchpad_banks,
         overlap=design.overlap,
         extra_stages=design.mac_stages - 1,
+        least_tile_bytes=sram_range(design.node_nm, design.sram_cells, library=library)[0][0],
     )
     return Units(
         engine=engine,

@@ -27,7 +27,11 @@ def cost_table(cost: Cost) -> pd.DataFrame:
         }
         for operator in cost.operators
     ]
-    return pd.DataFrame(rows)
+    columns = [
+        "operator", "kind", "phase", "macs", "cycles", "bound", *(f"{part}_cycles" for part in CYCLE_PARTS),
+        "offchip_bytes", *(f"{part}_pj" for part in COMPONENTS), "total_pj", "tiling",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
 
 
 def traffic_table(cost: Cost) -> pd.DataFrame:

@@ -336,10 +336,13 @@ accumulators 16384 B (16 x 16 bit), LPDDR4 16 B/cycle, 250 MHz, 45 nm
         file = Path(path)
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:  # of TOML or of UTF-8
+            raise ValueError(f"{file} is not TOML: {error}") from None
+        try:
             if isinstance(library := settings.get("library"), str):
                 settings["library"] = file.parent / library
             return cls.from_mapping(settings)
-        except (ValueError, TypeError) as error:  # of TOML and of UTF-8, too
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{file}: {error}") from None
 
     @classmethod

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import click
 
@@ -124,6 +124,132 @@ def _write_study_report(folder: Path) -> Path:
     from studies.precision.report import write_report
 
     return write_report(folder)
+
+
+@main.command()
+@click.argument("design", type=click.Path(path_type=Path))
+@click.argument("model")
+@click.option("--training", is_flag=True, help="A whole training step in place of an inference pass.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="Samples; 256 with --training, else 1 or what the file says."
+)
+@click.option("--tokens", type=click.IntRange(min=1), help="New positions of a causal transformer.")
+@click.option(
+    "--context", type=click.IntRange(min=1), help="Positions in its cache of keys and values: decoding."
+)
+@click.option(
+    "--format",
+    "format_text",
+    help="Of all stored tensors; that of the design's operands if not given, 'own' for those of the file.",
+)
+@click.option(
+    "--formats",
+    "formats_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="TOML table of formats of stored tensors by role, name or pattern; all others as by --format.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(["offchip", "energy", "cycles", "edp"]),
+    default="offchip",
+    show_default=True,
+    help="What the mapping of each layer is best in.",
+)
+@click.option("--compare", type=click.Path(path_type=Path), multiple=True, help="Another design, repeatable.")
+@click.option(
+    "--by",
+    type=click.Choice(["component", "level", "operand", "operator", "phase", "kind"]),
+    multiple=True,
+    help="Print these tables alone, repeatable.",
+)
+@click.option(
+    "--top", type=click.IntRange(min=0), default=12, show_default=True, help="Layers that are listed."
+)
+@click.option(
+    "--sensitivity/--no-sensitivity",
+    default=True,
+    show_default=True,
+    help="Change each parameter of DESIGN in turn.",
+)
+@click.option(
+    "--input-shape", "shapes", multiple=True, help="Of a module, without the batch: 3,224,224, 128:int64."
+)
+@click.option("--dim", "dims", multiple=True, help="Unknown size in an ONNX graph, name=size.")
+@click.option("--csv", "csv_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the layers.")
+@click.option(
+    "--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all tables."
+)
+@click.option(
+    "--html", "html_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with plots."
+)
+def cost(
+    design: Path,
+    model: str,
+    training: bool,
+    batch: int | None,
+    tokens: int | None,
+    context: int | None,
+    format_text: str | None,
+    formats_path: Path | None,
+    objective: Literal["offchip", "energy", "cycles", "edp"],
+    compare: tuple[Path, ...],
+    by: tuple[Literal["component", "level", "operand", "operator", "phase", "kind"], ...],
+    top: int,
+    sensitivity: bool,
+    shapes: tuple[str, ...],
+    dims: tuple[str, ...],
+    csv_path: Path | None,
+    json_path: Path | None,
+    html_path: Path | None,
+) -> None:
+    """Compute energy, time, traffic and area of MODEL on the accelerator in DESIGN.
+
+    DESIGN is a TOML file such as studies/configs/designs/edge-fp8.toml. MODEL is a name (resnet50,
+    gpt2-small, zoo:vgg19, ...), package.module:callable, which returns a PyTorch module, an ONNX file, a
+    graph in JSON or a list of matrix products in TOML. Every layer gets the best mapping that there is.
+    """
+    from studies.cost.files import write_csv, write_json
+    from studies.cost.report import write_report
+    from studies.cost.run import Request, answer
+    from studies.cost.source import Model
+    from studies.cost.terminal import show
+    from studies.predict.source import parse_dim, parse_input
+
+    for path in (csv_path, json_path, html_path):
+        _check_folder(path)
+    try:
+        found = answer(
+            Request(
+                designs=(design, *compare),
+                model=Model(
+                    text=model,
+                    training=training,
+                    batch=batch,
+                    tokens=tokens,
+                    context=context,
+                    inputs=tuple(parse_input(text) for text in shapes),
+                    dims=dict(parse_dim(text) for text in dims),
+                ),
+                format=format_text,
+                formats=formats_path,
+                objective=objective,
+                sensitivity=sensitivity and (not by or bool(json_path or html_path)),
+            )
+        )
+        if found.designs[0].cost.feasible:
+            if csv_path:
+                write_csv(found, csv_path)
+            if json_path:
+                write_json(found, json_path)
+            if html_path:
+                write_report(found, html_path)
+            show(found, by=by, top=top)
+    except OSError as error:
+        _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except ValueError as error:
+        _refuse(str(error))
+    if found.infeasible:
+        _refuse("\n".join(found.infeasible))
 
 
 @main.command()

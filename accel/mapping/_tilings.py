@@ -19,6 +19,7 @@ VECTOR_CYCLES = 14
 A_BYTES = 15  # of one line of A in all units of k; of all W, all results, one set of partial sums
 W_BYTES, O_BYTES, P_BYTES = 16, 17, 18
 A_SHARE = 19  # elements of A that exist per element of the lowered product
+A_REPEAT, W_REPEAT = 20, 21  # products that share one A or W, one after another
 
 # Columns of an engine.
 ROWS, COLUMNS, DATAFLOW, PIPELINED = 0, 1, 2, 3
@@ -29,6 +30,7 @@ OFFCHIP_BYTES, PORT_BITS = 12, 13  # per cycle
 OVERLAP = 14  # exponent of the norm of compute and transfer time
 STAGES = 15  # extra stages of the pipelined cell
 MAC_PJ = 16  # with its registers
+LEAST_TILE_BITS = 17  # of any scratchpad
 
 OS, WS, IS = 0, 1, 2
 
@@ -221,9 +223,13 @@ def passes(product, engine, m_row, n_row, k_row, place_m, place_n, place_k):
     n_in_m = n_row[T_TILES] > 1 and place_n > place_m
     m_in_n = m_row[M_TILES] > 1 and place_m > place_n
     if flow == WS:
-        return m_row[M_TILES] == 1 or n_in_m or (k_row[T_TILES] > 1 and place_k > place_m)
+        shared = product[W_REPEAT] > 1 and n_row[T_TILES] == 1 and k_row[T_TILES] == 1
+        again = m_row[M_TILES] == 1 or n_in_m or (k_row[T_TILES] > 1 and place_k > place_m)
+        return again and not shared
     if flow == IS and product[TAPS] == 1 and product[A_SHARE] == 1:
-        return n_row[T_TILES] == 1 or m_in_n or (k_row[T_TILES] > 1 and place_k > place_n)
+        shared = product[A_REPEAT] > 1 and m_row[M_TILES] == 1 and k_row[T_TILES] == 1
+        again = n_row[T_TILES] == 1 or m_in_n or (k_row[T_TILES] > 1 and place_k > place_n)
+        return again and not shared
     return False
 
 
@@ -235,9 +241,9 @@ def held_bits(product, engine, m_row, n_row, k_row, passing):
     tile in all, and two loads of the array of an operand that passes through.
     """
     a_bits, w_bits = tile_bits(product, m_row, n_row, k_row)
-    once = product[COUNT] == 1 and k_row[T_TILES] == 1
-    a_bits *= 1 if once and m_row[M_TILES] == 1 else 2
-    w_bits *= 1 if once and n_row[T_TILES] == 1 else 2
+    count, once = product[COUNT], k_row[T_TILES] == 1
+    a_bits *= 1 if once and m_row[M_TILES] == 1 and count == product[A_REPEAT] else 2
+    w_bits *= 1 if once and n_row[T_TILES] == 1 and count == product[W_REPEAT] else 2
     if passing:
         cells = 2 * engine[ROWS] * engine[COLUMNS]
         if engine[DATAFLOW] == WS:
@@ -281,9 +287,13 @@ def moved(product, m_row, n_row, k_row, place_m, place_n, place_k):
     if product[A_STAYS] == 0:
         lines = m_row[A_REUSED] if (tiles_k == 1 or m_in_k) else m_row[A_FULL]
         again = tiles_n if (m_in_n or k_in_n) else 1.0
+        if tiles_m == 1 and tiles_k == 1:  # one tile serves all products that share it
+            again /= product[A_REPEAT]
         a_bytes = math.ceil(lines * again * product[A_BYTES])
     if product[W_STAYS] == 0:
         again = tiles_m if (n_in_m or k_in_m) else 1.0
+        if tiles_n == 1 and tiles_k == 1:
+            again /= product[W_REPEAT]
         w_bytes = math.ceil(again * product[W_BYTES])
     if product[O_STAYS] == 0:
         store = product[O_BYTES]
@@ -444,13 +454,14 @@ ROUNDING = 1 - 1e-12  # of sums whose terms come in another order
 
 
 @njit(cache=True)
-def search(product, engine, ms, ns, ks, places, objective, slack, reserves, picks):
+def search(product, engine, ms, ns, ks, places, objective, slacks, reserves, picks):
     """Find the best tiling for each of several tile reserves at once.
 
-    Every candidate is looked at once, for the smallest reserve that it fits; a larger reserve takes
-    over what is best for a smaller one. With the objective OFFCHIP, tilings that take more than
-    `slack` times the fewest cycles on the array are left out, and of those of equal traffic the one of
-    least energy times array cycles wins; with the others ties go to the other quantity.
+    With the objective OFFCHIP the quickest tilings come first: those that take at most ``slacks[0]``
+    times the fewest cycles on the array. Slower ones are allowed where they need less scratchpad than
+    any quicker one, and nowhere else: so whatever a reserve allows, every larger one does. Of equal
+    traffic, that of least energy times array cycles wins; with the other objectives, for which `slacks`
+    is infinity, ties go to the other quantity.
 
     Parameters
     ----------
@@ -463,15 +474,45 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
     -------
     Number of tilings looked at.
     """
+    best, best_second = np.full(reserves.shape[0], np.inf), np.full(reserves.shape[0], np.inf)
+    picks[:] = -1
+    factors = cycle_factors(engine, ms, ns, ks, product[M], product[N], product[K])
+    fewest = 0.0
+    if slacks.shape[0] > 1:
+        fewest = fewest_cycles(product, engine, ms, ns, ks, factors[0], factors[1], factors[2], factors[3])
+    looked, above, below = 0, -1.0, np.inf
+    for slack in slacks:
+        limit = slack * fewest if math.isfinite(slack) else np.inf
+        found, least_bits = search_level(
+            product, engine, ms, ns, ks, places, objective, factors, above, limit, below, reserves, best,
+            best_second, picks,
+        )  # fmt: skip
+        looked += found
+        above, below = limit, min(below, least_bits)
+        if below <= engine[LEAST_TILE_BITS]:
+            break
+    return looked
+
+
+@njit(cache=True)
+def search_level(
+    product, engine, ms, ns, ks, places, objective, factors, above, limit, below, reserves, best, best_second,
+    picks,
+):  # fmt: skip
+    """Improve `best` and `picks` by tilings of more than `above` and at most `limit` cycles.
+
+    Only by those that need fewer than `below` bits of scratchpad. Every candidate is looked at once, for
+    the smallest reserve that it fits; a larger reserve takes over what is best for a smaller one.
+
+    Returns
+    -------
+    Number of tilings looked at, and the fewest bits that one of these cycles needs.
+    """
     tile, trial = np.zeros(RESULTS), np.empty(RESULTS)
     orders, buckets = places.shape[0], reserves.shape[0]
-    best, best_second = np.full(buckets, np.inf), np.full(buckets, np.inf)
-    picks[:] = -1
+    least_bits = np.inf
     whole_m, whole_n, whole_k, count = product[M], product[N], product[K], product[COUNT]
-    by_m, by_n, by_k, by_tile = cycle_factors(engine, ms, ns, ks, whole_m, whole_n, whole_k)
-    limit = np.inf
-    if objective == OFFCHIP and math.isfinite(slack):
-        limit = slack * fewest_cycles(product, engine, ms, ns, ks, by_m, by_n, by_k, by_tile)
+    by_m, by_n, by_k, by_tile = factors
     pipelined, flow = engine[PIPELINED] != 0, engine[DATAFLOW]
     rows, columns = engine[ROWS], engine[COLUMNS]
     quickest_n = by_n.min() if by_n.size else 0.0
@@ -483,7 +524,7 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
     sums_pj = whole_m * whole_n * count * (engine[SUM_WRITE] + engine[SUM_READ])
     moved_pj = 8 * engine[OFFCHIP_PJ]
     fetched_pj = moved_pj + 8 * engine[PAD_WRITE]
-    w_bytes = product[W_BYTES] if product[W_STAYS] == 0 else 0.0
+    w_bytes = product[W_BYTES] / product[W_REPEAT] if product[W_STAYS] == 0 else 0.0
     o_bytes = product[O_BYTES] if product[O_STAYS] == 0 else 0.0
     # Columns of the candidates that the loops below read, and what needs no division there.
     n_sizes, n_tiles, n_ceils = ns[:, T_LARGEST].copy(), ns[:, T_TILES].copy(), ns[:, T_CEILS].copy()
@@ -494,7 +535,7 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
     # Large tiles first: the sooner a good one is found, the more of the others a bound rules out.
     for i in range(ms.shape[0] - 1, -1, -1):
         m_row, tiles_m = ms[i], ms[i, M_TILES]
-        a_bytes = m_row[A_REUSED] * product[A_BYTES] if product[A_STAYS] == 0 else 0.0
+        a_bytes = m_row[A_REUSED] * product[A_BYTES] / product[A_REPEAT] if product[A_STAYS] == 0 else 0.0
         if flow == OS:
             reads_w = m_row[M_BY_ROWS]
         elif flow == WS:
@@ -507,15 +548,14 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
                 continue
             folds = tiles_k if flow == OS else k_row[T_CEILS]
             fixed_pj = mac_pj + reads_w * w_read_pj + folds * sums_pj + o_bytes * moved_pj
-            alone = count == 1 and tiles_k == 1
             k_size, m_size = k_row[T_LARGEST], m_row[M_LARGEST]
             m_folds = math.ceil(m_size / columns)
             a_bits = 0.0
             if product[A_STAYS] == 0:
                 a_bits = m_row[A_TILE] * (k_size / product[TAPS]) * product[A_BITS]
-                if not (alone and tiles_m == 1):
+                if not (count == product[A_REPEAT] and tiles_k == 1 and tiles_m == 1):
                     a_bits *= 2
-            passing_a_bits = min(a_bits, a_load) if a_passes else a_bits
+            w_alone = count == product[W_REPEAT] and tiles_k == 1
             p_bytes = 2 * (tiles_k - 1) * product[P_BYTES]
             p_pj = p_bytes * moved_pj + (tiles_k - 1) * sums_pj
             for j in range(ns.shape[0] - 1, -1, -1):
@@ -531,20 +571,26 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
                     sums = n_sizes[j] if flow == IS else m_size
                 if sums > engine[SUMS]:
                     continue
-                w_bits = k_size * w_of_n[j] * (1.0 if alone and tiles_n == 1 else 2.0)
-                fewest_bits = passing_a_bits + (min(w_bits, w_load) if flow == WS else w_bits)
-                if fewest_bits > reserves[-1]:
+                w_bits = k_size * w_of_n[j] * (1.0 if w_alone and tiles_n == 1 else 2.0)
+                most_bits = a_bits + w_bits
+                fewest_bits = most_bits  # of the order that needs fewest
+                if flow == WS and (tiles_n > 1 or tiles_k > 1 or (tiles_m == 1 and product[W_REPEAT] == 1)):
+                    fewest_bits = a_bits + min(w_bits, w_load)
+                elif a_passes and (tiles_m > 1 or tiles_k > 1 or (tiles_n == 1 and product[A_REPEAT] == 1)):
+                    fewest_bits = min(a_bits, a_load) + w_bits
+                tells = fewest_bits < least_bits  # the least need of this level, if its cycles are
+                useless = fewest_bits > reserves[-1] or fewest_bits >= below
+                if useless and not tells:
                     continue
-                looked += orders
                 bucket = 0
-                while reserves[bucket] < fewest_bits:
+                while bucket < buckets - 1 and reserves[bucket] < fewest_bits:
                     bucket += 1
                 # Every order moves at least: all of A and W anew, or one of them once and partial sums.
                 anew = tiles_n * a_bytes + tiles_m * w_bytes
                 once = min(a_bytes + tiles_m * w_bytes, tiles_n * a_bytes + w_bytes)
                 least_bytes = o_bytes + min(anew, once + p_bytes)
                 if objective == OFFCHIP:
-                    if least_bytes > best[bucket]:
+                    if least_bytes > best[bucket] and not tells:
                         continue
                 else:
                     least_cycles = max(cycles, least_bytes / engine[OFFCHIP_BYTES])
@@ -570,13 +616,18 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
                     cycles = array_cycles(engine, m_row, n_row, k_row, whole_m, whole_n, whole_k) * count
                     if cycles > limit:
                         continue
+                if cycles <= above:
+                    continue
+                least_bits = min(least_bits, fewest_bits)
+                if useless:
+                    continue
+                looked += orders
                 inside(product, engine, m_row, n_row, k_row, cycles, sums, tile)
-                most_bits = a_bits + w_bits
                 for order in range(orders):
                     m, n, k = places[order, 0], places[order, 1], places[order, 2]
                     passing = passes(product, engine, m_row, n_row, k_row, m, n, k)
                     bits = fewest_bits if passing else most_bits
-                    if bits > reserves[-1]:
+                    if bits > reserves[-1] or bits >= below:
                         continue
                     bucket = 0
                     while reserves[bucket] < bits:
@@ -603,4 +654,4 @@ def search(product, engine, ms, ns, ks, places, objective, slack, reserves, pick
                             picks[larger, 2], picks[larger, 3] = c, order
                         else:
                             break
-    return looked
+    return looked, least_bits

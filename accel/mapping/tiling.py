@@ -133,7 +133,20 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One operator's product: geometry, how often it occurs, and bits of an element of each tensor."""
+    """One operator's product: geometry, how often it occurs, and bits of an element of each tensor.
+
+    Attributes
+    ----------
+    count
+        Products of this geometry.
+    a_bits, w_bits, o_bits
+        Of an element, scales included.
+    w_share, o_share
+        Elements of W and of the result that exist per element of the lowered product.
+    a_repeat, w_repeat
+        Products that share one A or one W: `count` where all do, as the steps of a recurrent layer
+        share its weight; else 1.
+    """
 
     geometry: Geometry
     count: int
@@ -142,6 +155,8 @@ class Layer:
     o_bits: float
     w_share: float
     o_share: float
+    a_repeat: int = 1
+    w_repeat: int = 1
 
     @property
     def macs(self) -> int:
@@ -162,14 +177,18 @@ def layer_of(workload: Workload, operator: Operator) -> Layer:
         raise ValueError(f"operator {operator.name} needs a matrix product, two operands and a result")
     a, w = (workload.tensors[name] for name in operator.inputs[:2])
     out = workload.tensors[operator.outputs[0]]
+    a_repeat = gemm.count if a.elements == gemm.m * gemm.k else 1
+    w_repeat = gemm.count if w.elements == gemm.n * gemm.k else 1
     return Layer(
-        geometry=_geometry(operator, a.elements),
+        geometry=_geometry(operator, a.elements * a_repeat),
         count=gemm.count,
         a_bits=_bits(a.bits, a.elements),
         w_bits=_bits(w.bits, w.elements),
         o_bits=_bits(out.bits, out.elements),
-        w_share=min(1.0, w.elements / (gemm.n * gemm.k * gemm.count)),
+        w_share=min(1.0, w.elements * w_repeat / (gemm.n * gemm.k * gemm.count)),
         o_share=min(1.0, out.elements / (gemm.m * gemm.n * gemm.count)),
+        a_repeat=a_repeat,
+        w_repeat=w_repeat,
     )
 
 
@@ -281,7 +300,7 @@ def product_row(
     *,
     stays: tuple[bool, bool, bool] = (False, False, False),
     vector_cycles: int = 0,
-) -> Float[np.ndarray, " 20"]:
+) -> Float[np.ndarray, " 22"]:
     """Row of a product as the kernels read it.
 
     Parameters
@@ -311,6 +330,8 @@ def product_row(
             ceil(results * layer.o_share * layer.o_bits / 8),
             results * partial_sum_bits / 8,
             geometry.a_share,
+            layer.a_repeat,
+            layer.w_repeat,
         ],
         dtype=np.float64,
     )

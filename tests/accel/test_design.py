@@ -134,7 +134,7 @@ def test_a_file_is_read_with_its_own_tables_beside_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rows = ", r"chip.toml: Invalid value"),
+        ("rows = ", "chip.toml is not TOML: Invalid value"),
         ("row = 4", r"chip.toml: design has no key 'row'; did you mean 'rows'\?"),
         ("rows = 4", "chip.toml: design needs the key 'columns'"),
     ],
