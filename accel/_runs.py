@@ -35,6 +35,7 @@ Tilings = Mapping[str, Tiling]
 
 _LEAST_RESERVE_BYTES = 1024
 _RESERVE_STEP = 2  # from one size of the tile reserve to the next
+_TRAFFIC = ("balanced", "offchip")  # objectives that look at bytes alone
 _ALL_STAY: Stays = (True, True, True)
 _AT_ONCE_S = 1e-9  # no time for an integer program: what is too wide to be solved at once is greedy
 _TOLERANCE = 0.01  # of the bytes that stay nowhere, where the integer program then improves the plan
@@ -46,7 +47,7 @@ def run_schedule(
     """Operators in the order of a schedule that holds all their tensors."""
     movements = scheduled(schedule)
     place = {operator.name: step for step, operator in enumerate(work.workload.operators)}
-    engine = _without_time(units.engine) if objective == "offchip" else units.engine
+    engine = _without_time(units.engine) if objective in _TRAFFIC else units.engine
     run = []
     for name in schedule.order:
         step = place[name]
@@ -66,11 +67,13 @@ def run_streamed(
     """Operators in file order, with the plan that suits the objective best."""
     known: dict[tuple[object, ...], OperatorCost] = {}
     plans = list(_plans(work, units, given, objective))
-    if objective != "offchip":  # tensors that stay may be worth more than tilings that take no heed of them
-        plans += _plans(work, units, given, "offchip")
+    if objective != "balanced":  # what stays may be worth more than tilings that take no heed of it
+        plans += _plans(work, units, given, "balanced")
+    if objective == "offchip":
+        plans += (plan for plan in _plans(work, units, given, "energy") if _on_grid(plan.reserve_bytes))
     if not plans:
         return [], _why_not(work, units.engine, given)
-    if objective == "offchip":
+    if objective in _TRAFFIC:
         plan = min(plans, key=lambda plan: (plan.offchip_bytes, -plan.reserve_bytes))
     else:
         plan = min(plans, key=lambda plan: _worth(_run(work, units, plan, known), objective))
@@ -78,7 +81,7 @@ def run_streamed(
         better = keep(plan.kept.problem, tolerance=_TOLERANCE)
         plan = replace(plan, kept=min(plan.kept, better, key=lambda kept: kept.total_bytes))
     run = _run(work, units, plan, known)
-    if objective != "offchip":
+    if objective not in _TRAFFIC:
         run = _retiled(work, units, plan, run, given, objective)
     return run, ()
 
@@ -107,7 +110,14 @@ def _plans(work: Work, units: Units, given: Tilings, objective: Objective) -> It
     for place, reserve_bytes in enumerate(reserves):
         tiled = tuple(found if found is None else found[place] for found in by_operator)
         if all(found is not None or layer is None for found, layer in zip(tiled, work.layers, strict=True)):
-            yield _Plan(reserve_bytes, tiled, *_keep(work, tiled, units.engine.tile_bytes, reserve_bytes))
+            # Where bytes alone count, nothing stays beside a reserve that no larger scratchpad offers:
+            # so each finds all plans of the smaller ones.
+            beside = objective not in _TRAFFIC or _on_grid(reserve_bytes)
+            yield _Plan(
+                reserve_bytes,
+                tiled,
+                *_keep(work, tiled, units.engine.tile_bytes if beside else 0, reserve_bytes),
+            )
 
 
 def _worth(run: Sequence[OperatorCost], objective: Objective) -> tuple[float, float]:
@@ -155,6 +165,11 @@ def _reserves(scratchpad_bytes: int) -> tuple[int, ...]:
     return (*takewhile(lambda size: size < scratchpad_bytes, sizes), scratchpad_bytes)
 
 
+def _on_grid(reserve_bytes: int) -> bool:
+    """Whether larger scratchpads offer this reserve, too."""
+    return reserve_bytes in _reserves(reserve_bytes + 1)[:-1]
+
+
 def _tile(
     operator: Operator,
     layer: Layer | None,
@@ -173,7 +188,7 @@ def _tile(
             return (None,) * len(reserves)
         return tuple(found if found.tile_bytes <= size else None for size in reserves)
     vector_cycles = -(-operator.vector_ops // engine.columns)
-    if objective == "offchip":  # what that choice does not depend on must not spoil the cache
+    if objective in _TRAFFIC:  # what that choice does not depend on must not spoil the cache
         engine = _without_time(engine)
         vector_cycles = 0
     return _cached_best(layer, engine, objective, reserves, vector_cycles)
@@ -204,7 +219,8 @@ def _keep(
 ) -> tuple[Kept, int]:
     """Whole tensors that stay beside the tiles of each operator, and bytes of spilled partial sums.
 
-    Optimal where the graph is narrow enough for a dynamic program, greedy where it is not.
+    None stays where `scratchpad_bytes` is 0. Optimal where the graph is narrow enough for a dynamic
+    program, greedy where it is not.
     """
     base = work.streaming
     costs = np.zeros_like(base.streamed_bytes)
@@ -226,7 +242,7 @@ def _keep(
         base,
         # A tensor of which an operator reads a part is still fetched whole.
         streamed_bytes=np.maximum(costs, base.streamed_bytes),
-        capacity_bytes=scratchpad_bytes - tiles,
+        capacity_bytes=np.maximum(0, scratchpad_bytes - tiles),
     )
     return keep(problem, time_limit_s=_AT_ONCE_S), spills
 

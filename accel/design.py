@@ -73,8 +73,8 @@ class Design:
 
     Notes
     -----
-    ``dataclasses.replace`` keeps the width and the banks that were derived; to derive them anew, give
-    ``None`` for both.
+    ``dataclasses.replace`` keeps the weight's format, the width and the banks that were derived; to derive
+    them anew, give ``None`` for each, or start from :meth:`settings`.
 
     Raises
     ------
@@ -148,6 +148,11 @@ accumulators 16384 B (16 x 16 bit), LPDDR4 16 B/cycle, 250 MHz, 45 nm
         ):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+        for name, text in (("offchip", offchip), ("sram_cells", sram_cells)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a name, got {text!r}")
+        if isinstance(node_nm, bool) or not isinstance(node_nm, int):
+            raise TypeError(f"node_nm must be a whole number, got {node_nm!r}")
         (smallest, _), (narrowest, widest) = sram_range(node_nm, sram_cells, library=tables)
         for name, number, least in (
             ("rows", rows, 1),
@@ -353,6 +358,8 @@ accumulators 16384 B (16 x 16 bit), LPDDR4 16 B/cycle, 250 MHz, 45 nm
     def settings(self) -> dict[str, Any]:
         """Settings by name, without those that were derived: a change of one derives them anew."""
         found = {name: getattr(self, name) for name in self.keys()}
+        if found["weight"] == found["operand"]:
+            found["weight"] = None
         for name in ("scratchpad_width_bits", "scratchpad_banks"):
             if getattr(Design(**{**found, name: None}), name) == found[name]:
                 found[name] = None

@@ -49,7 +49,7 @@ def evaluate(
     mapping: Tilings | None = None,
     *,
     schedule: Schedule | None = None,
-    objective: Objective = "offchip",
+    objective: Objective = "balanced",
 ) -> Cost:
     """Cost of `workload` on `design`, with the best mapping or with yours.
 
@@ -64,8 +64,10 @@ def evaluate(
         Of atomic operators, see ``accel.schedule``: order and off-chip transfers. Without one,
         operators run in file order and what does not stay in the scratchpad is streamed.
     objective
-        What the best mapping is best in, see ``accel.mapping.search.best_tiling``. With
-        ``"offchip"``, a larger scratchpad never moves more bytes and more bandwidth is never slower.
+        What the mapping is best in. ``"balanced"``: least off-chip traffic among tilings that keep the
+        array busy (at most 1.5 times its fewest cycles). ``"offchip"``: least traffic, however slow.
+        With both a larger scratchpad never moves more, and more bandwidth is never slower.
+        ``"energy"``, ``"cycles"``, ``"edp"`` (their product): least of that.
 
     Returns
     -------
@@ -102,7 +104,7 @@ def evaluate(
     ... )
     >>> cost = evaluate(chip, layer)
     >>> cost.offchip_bytes == 256 * 96 + 96 * 128 + 256 * 128, str(cost.operators[0].tiling)
-    (True, 'm=1x256x1 n=64 k=96 order=mnk')
+    (True, 'm=1x256x1 n=128 k=96 order=mnk')
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}")
@@ -132,7 +134,7 @@ def evaluate_many(
     workload: Workload,
     *,
     base: Design | Mapping[str, Any] | None = None,
-    objective: Objective = "offchip",
+    objective: Objective = "balanced",
 ) -> pd.DataFrame:
     """Costs of many designs on one workload; sub-results that designs share are computed once.
 
@@ -158,27 +160,34 @@ def evaluate_many(
     """
     import pandas as pd
 
+    if not isinstance(designs, pd.DataFrame):
+        raise TypeError(f"designs must be a DataFrame with a row per design, got {type(designs).__name__}")
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}")
+    work_of(workload)  # a workload that cannot be evaluated is no fault of a design
     shared = base.settings() if isinstance(base, Design) else dict(base or {})
     known = Design.keys()
     if unknown := [column for column in designs.columns if column not in known]:
         raise ValueError(f"design has no key {unknown[0]!r}; keys are {', '.join(known)}")
+    if not designs.columns.is_unique:
+        twice = designs.columns[designs.columns.duplicated()][0]
+        raise ValueError(f"designs must have each column once, got {twice!r} twice")
     rows = []
     for settings in designs.to_dict("records"):
-        found = {key: value for key, value in settings.items() if not _is_missing(value)}
-        rows.append(
-            _row({**shared, **{str(key): _plain(value) for key, value in found.items()}}, workload, objective)
-        )
-    columns = [
-        "feasible", "violation", "energy_pj", "cycles", "seconds", "area_um2", "offchip_bytes", "utilization",
-        *(f"{part}_pj" for part in COMPONENTS),
-    ]  # fmt: skip
-    return pd.DataFrame(rows, index=designs.index, columns=columns)
+        own = {str(key): _plain(value) for key, value in settings.items() if not _is_missing(value)}
+        rows.append(_row({**shared, **own}, workload, objective))
+    columns = {
+        "feasible": "bool", "violation": "object", "energy_pj": "float64", "cycles": "Int64",
+        "seconds": "float64", "area_um2": "float64", "offchip_bytes": "Int64", "utilization": "float64",
+        **{f"{part}_pj": "float64" for part in COMPONENTS},
+    }  # fmt: skip
+    return pd.DataFrame(rows, index=designs.index, columns=list(columns)).astype(columns)
 
 
 def _row(settings: Mapping[str, Any], workload: Workload, objective: Objective) -> dict[str, Any]:
     try:
         cost = evaluate(Design.from_mapping(settings), workload, objective=objective)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         return {"feasible": False, "violation": str(error)}
     row: dict[str, Any] = {
         "feasible": cost.feasible,
@@ -197,12 +206,17 @@ def _row(settings: Mapping[str, Any], workload: Workload, objective: Objective) 
     return row
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return value is None or (pd.api.types.is_scalar(value) and bool(pd.isna(value)))
 
 
 def _plain(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else value
+    """Value as a design takes it; a column with missing entries holds its whole numbers as floats."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_mapping(work: Work, mapping: Tilings) -> Tilings:

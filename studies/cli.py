@@ -150,8 +150,8 @@ def _write_study_report(folder: Path) -> Path:
 )
 @click.option(
     "--objective",
-    type=click.Choice(["offchip", "energy", "cycles", "edp"]),
-    default="offchip",
+    type=click.Choice(["balanced", "offchip", "energy", "cycles", "edp"]),
+    default="balanced",
     show_default=True,
     help="What the mapping of each layer is best in.",
 )
@@ -191,7 +191,7 @@ def cost(
     context: int | None,
     format_text: str | None,
     formats_path: Path | None,
-    objective: Literal["offchip", "energy", "cycles", "edp"],
+    objective: Literal["balanced", "offchip", "energy", "cycles", "edp"],
     compare: tuple[Path, ...],
     by: tuple[Literal["component", "level", "operand", "operator", "phase", "kind"], ...],
     top: int,

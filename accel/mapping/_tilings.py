@@ -457,11 +457,11 @@ ROUNDING = 1 - 1e-12  # of sums whose terms come in another order
 def search(product, engine, ms, ns, ks, places, objective, slacks, reserves, picks):
     """Find the best tiling for each of several tile reserves at once.
 
-    With the objective OFFCHIP the quickest tilings come first: those that take at most ``slacks[0]``
-    times the fewest cycles on the array. Slower ones are allowed where they need less scratchpad than
-    any quicker one, and nowhere else: so whatever a reserve allows, every larger one does. Of equal
-    traffic, that of least energy times array cycles wins; with the other objectives, for which `slacks`
-    is infinity, ties go to the other quantity.
+    The quickest tilings come first: those that take at most ``slacks[0]`` times the fewest cycles on the
+    array. Slower ones are allowed where they need less scratchpad than any quicker one, and nowhere
+    else: so whatever a reserve allows, every larger one does. With the objective OFFCHIP, of equal
+    traffic that of least energy times array cycles wins; with the others, for which `slacks` is
+    infinity alone, ties go to the other quantity.
 
     Parameters
     ----------

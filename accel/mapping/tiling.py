@@ -199,29 +199,20 @@ def _bits(bits: int, elements: int) -> float:
 def _geometry(operator: Operator, a_elements: int) -> Geometry:
     gemm, window = operator.gemm, operator.window
     assert gemm is not None
-    if window is not None and (max(window.kernel) > 1 or any(window.padding)):
-        return Geometry(window.batch, *_axes(window), gemm.n, gemm.k, prod(window.kernel), 1.0)
-    # A window of one input makes a plain product of the inputs that it touches.
+    if window is not None and len(window.output) <= 2 and (max(window.kernel) > 1 or any(window.padding)):
+        rows, columns = _axes(window)
+        return Geometry(window.batch, rows, columns, gemm.n, gemm.k, prod(window.kernel), 1.0)
+    # A window of one input makes a plain product of the inputs that it touches. Of three or more axes,
+    # lines that windows share count once in each tile on average, and halos between tiles do not count.
     share = min(1.0, a_elements / (gemm.m * gemm.k * gemm.count))
     return Geometry(1, Axis(gemm.m, gemm.m), Axis(1, 1), gemm.n, gemm.k, 1, share)
 
 
 def _axes(window: Window) -> tuple[Axis, Axis]:
-    """Rows and columns of a window.
-
-    A window of one axis has one column. Of three or more, the inner axes become one column axis that
-    is not cut: its lines are all of the input's.
-    """
+    """Rows and columns of a window; that of one axis has one column."""
     fields = (window.output, window.input, window.kernel, window.stride, window.dilation, window.padding)
-    first, *rest = (Axis(*sizes) for sizes in zip(*fields, strict=True))
-    if not rest:
-        return first, Axis(1, 1)
-    if len(rest) == 1:
-        return first, rest[0]
-    lines = prod(axis.lines(0, axis.output) for axis in rest)
-    outputs = prod(axis.output for axis in rest)
-    # A stride of the whole input makes every cut of this axis fetch all of it.
-    return first, Axis(outputs, lines, lines, 0, 1, 0)
+    rows, *rest = (Axis(*sizes) for sizes in zip(*fields, strict=True))
+    return rows, rest[0] if rest else Axis(1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,11 +237,7 @@ def candidates(geometry: Geometry, rows: int, columns: int) -> Candidates:
     edges = {rows, columns}
     whole = [(cut, along, across) for cut in sizes(samples, set())]
     by_rows = [(1, cut, across) for cut in sizes(along, edges) if cut < along]
-    both = (
-        [(1, p, q) for p in ladder(along) for q in ladder(across) if q < across]
-        if geometry.columns.stride
-        else []
-    )
+    both = [(1, p, q) for p in ladder(along) for q in ladder(across) if q < across]
     tiles = tuple(sorted({*whole, *by_rows, *both}, key=lambda tile: (prod(tile), tile)))
     steps = {ceil(edge * times / geometry.taps) for edge in edges for times in _LADDER}
     return Candidates(

@@ -47,7 +47,7 @@ class Request:
     model: Model
     format: str | None = None
     formats: Path | None = None
-    objective: Objective = "offchip"
+    objective: Objective = "balanced"
     sensitivity: bool = True
 
 

@@ -89,7 +89,7 @@ def sensitivity(
     workload_of: Callable[[Design], Workload],
     *,
     cost: Cost,
-    objective: Objective = "offchip",
+    objective: Objective = "balanced",
 ) -> pd.DataFrame:
     """Energy, time and area of all neighbours, each with the best mapping.
 

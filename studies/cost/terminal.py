@@ -115,6 +115,7 @@ def _header(answer: Answer) -> list[str]:
 def best_in(objective: Objective) -> str:
     """What an objective is, in words."""
     best = {
+        "balanced": "little off-chip traffic on a busy array",
         "offchip": "least off-chip traffic",
         "energy": "least energy",
         "cycles": "least time",

@@ -463,7 +463,12 @@ def test_what_stays_between_operators_moves_no_byte():
 
 
 @settings(max_examples=80, deadline=None)
-@given(works(), st.integers(11, 17), st.sampled_from(["os", "ws", "is"]), st.sampled_from(["offchip", "edp"]))
+@given(
+    works(),
+    st.integers(11, 17),
+    st.sampled_from(["os", "ws", "is"]),
+    st.sampled_from(["balanced", "offchip", "edp"]),
+)
 def test_every_byte_is_counted_once(work, log2_size, dataflow, objective):
     cost = evaluate(design(scratchpad_bytes=1 << log2_size, dataflow=dataflow), work, objective=objective)
     traffic = cost.traffic()
@@ -488,10 +493,17 @@ def test_every_byte_is_counted_once(work, log2_size, dataflow, objective):
 
 
 @settings(max_examples=80, deadline=None)
-@given(works(), st.integers(1200, 1 << 16), st.integers(1, 1 << 16), st.sampled_from(["os", "ws", "is"]))
-def test_a_larger_scratchpad_never_moves_more(work, size, more, dataflow):
+@given(
+    works(),
+    st.integers(1024, 1 << 16),
+    st.integers(1, 1 << 16),
+    st.sampled_from(["os", "ws", "is"]),
+    st.sampled_from(["balanced", "offchip"]),
+)
+def test_a_larger_scratchpad_never_moves_more(work, size, more, dataflow, objective):
     small, large = (
-        evaluate(design(scratchpad_bytes=found, dataflow=dataflow), work) for found in (size, size + more)
+        evaluate(design(scratchpad_bytes=found, dataflow=dataflow), work, objective=objective)
+        for found in (size, size + more)
     )
     if small.feasible:
         assert large.offchip_bytes <= small.offchip_bytes
@@ -502,7 +514,7 @@ def test_a_larger_scratchpad_never_moves_more(work, size, more, dataflow):
     works(),
     st.floats(0.5, 64),
     st.floats(1, 8),
-    st.sampled_from(["offchip", "cycles"]),
+    st.sampled_from(["balanced", "offchip", "cycles"]),
     st.sampled_from([1.0, 1.3, inf]),
 )
 def test_more_bandwidth_is_never_slower_when_streaming(work, bandwidth, factor, objective, overlap):
@@ -533,7 +545,7 @@ def test_a_narrower_format_never_costs_more_in_the_same_mapping(work, fmt, dataf
 
 
 @settings(max_examples=40, deadline=None)
-@given(works(), st.integers(11, 16), st.sampled_from(["offchip", "energy", "cycles", "edp"]))
+@given(works(), st.integers(11, 16), st.sampled_from(["balanced", "offchip", "energy", "cycles", "edp"]))
 def test_every_breakdown_adds_up_exactly(work, log2_size, objective):
     cost = evaluate(design(scratchpad_bytes=1 << log2_size), work, objective=objective)
     if not cost.feasible:
@@ -578,7 +590,11 @@ def test_a_scratchpad_that_no_tile_fits_says_what_it_lacks():
     assert not cost.feasible
     (found,) = cost.violations
     # A window of 15 x 15, and two loads of 4 x 4 cells of the weights, which pass through: 4 bytes each.
-    assert (found.constraint, found.needed, found.available) == ("scratchpad_bytes", 225 * 4 + 2 * 16 * 4, 1024)
+    assert (found.constraint, found.needed, found.available) == (
+        "scratchpad_bytes",
+        225 * 4 + 2 * 16 * 4,
+        1024,
+    )
     assert (found.short, found.where) == (1028 - 1024, "conv")
     with pytest.raises(InfeasibleError, match="conv needs 1028 bytes, scratchpad_bytes gives 1024"):
         _ = cost.total_energy_pj
@@ -602,17 +618,21 @@ def test_a_mapping_of_an_unknown_operator_is_refused():
     with pytest.raises(ValueError, match=r"mapping names 'fd'.* those are fc"):
         evaluate(design(), single(), {"fd": Tiling(rows=1, n=1, k=1)})
     with pytest.raises(
-        ValueError, match="objective must be one of offchip, energy, cycles, edp; got 'power'"
+        ValueError, match="objective must be one of balanced, offchip, energy, cycles, edp; got 'power'"
     ):
         evaluate(design(), single(), objective="power")
 
 
 def test_each_objective_is_best_in_its_own():
     work, chip = convolution(batch=2, size=20, channels=24, filters=40), design(scratchpad_bytes=4096)
-    costs = {name: evaluate(chip, work, objective=name) for name in ("offchip", "energy", "cycles", "edp")}
+    costs = {
+        name: evaluate(chip, work, objective=name)
+        for name in ("balanced", "offchip", "energy", "cycles", "edp")
+    }
     for other in costs.values():
         assert costs["energy"].total_energy_pj <= other.total_energy_pj * (1 + 1e-9)
         assert costs["cycles"].cycles <= other.cycles
+    assert costs["offchip"].offchip_bytes <= costs["balanced"].offchip_bytes
 
 
 def test_phases_are_told_apart():
@@ -660,3 +680,69 @@ def test_one_bad_design_does_not_stop_the_others():
     assert found["energy_pj"].isna().tolist() == [False, True, True]
     with pytest.raises(ValueError, match="design has no key 'row'; keys are rows, columns"):
         evaluate_many(frame.rename(columns={"rows": "row"}), CHAIN)
+
+
+def test_a_sweep_of_the_operand_takes_the_weight_along():
+    base = design(operand="int8", accumulator="int32", scratchpad_width_bits=None, scratchpad_banks=None)
+    frame = pd.DataFrame({"operand": ["int8", "int4"]})
+    found = evaluate_many(frame, CHAIN, base=base)
+    alone = evaluate(design(operand="int4", accumulator="int32", scratchpad_width_bits=None,
+                            scratchpad_banks=None), CHAIN)  # fmt: skip
+    assert found["area_um2"][1] == alone.total_area_um2
+
+
+def test_missing_cells_do_not_make_whole_numbers_fractions():
+    frame = pd.DataFrame({"rows": [4, None, 8.5], "offchip": ["HBM2", 3, "LPDDR4"]})
+    found = evaluate_many(frame, CHAIN, base=design())
+    assert list(found["feasible"]) == [True, False, False]
+    assert list(found["violation"][1:]) == [
+        "offchip must be a name, got 3",
+        "rows must be a whole number, got 8.5",
+    ]
+    empty = evaluate_many(frame[:0], CHAIN, base=design())
+    assert empty["energy_pj"].dtype == "float64"
+    assert empty["feasible"].dtype == "bool"
+
+
+@pytest.mark.parametrize(
+    ("designs", "options", "error", "message"),
+    [
+        ([{"rows": 4}], {}, TypeError, "designs must be a DataFrame with a row per design, got list"),
+        (pd.DataFrame({"rows": [4]}), {"objective": "power"}, ValueError, "objective must be one of"),
+        (
+            pd.DataFrame([[4, 4]], columns=["rows", "rows"]),
+            {},
+            ValueError,
+            "each column once, got 'rows' twice",
+        ),
+    ],
+)
+def test_what_is_no_table_of_designs_is_refused(designs, options, error, message):
+    with pytest.raises(error, match=message):
+        evaluate_many(designs, CHAIN, base=design(), **options)
+
+
+def test_a_convolution_in_space_and_time_is_cut_anywhere():
+    window = Window(
+        batch=1, channels=16, input=(8, 28, 28), output=(8, 28, 28), kernel=(3, 3, 3), stride=(1, 1, 1),
+        dilation=(1, 1, 1), padding=(1, 1, 1),
+    )  # fmt: skip
+    tensors = [
+        tensor("x", (1, 16, 8, 28, 28)),
+        tensor("w", (32, 16, 3, 3, 3), Role.WEIGHT),
+        tensor("y", (1, 32, 8, 28, 28)),
+    ]
+    conv = Operator(
+        name="conv", kind="conv3d", inputs=("x", "w"), outputs=("y",),
+        gemm=Gemm(m=window.m, n=32, k=window.k), window=window,
+    )  # fmt: skip
+    work = Workload(
+        name="video",
+        operators=(conv,),
+        tensors={t.name: t for t in tensors},
+        inputs=("x", "w"),
+        outputs=("y",),
+    )
+    cost = evaluate(design(scratchpad_bytes=16384, accumulator_bytes=4096), work)
+    assert bytes_of(cost, "offchip", "input")[0] >= 16 * 8 * 28 * 28
+    assert cost.operators[0].tiling.m <= 4096 // 2 // 4
