@@ -555,13 +555,15 @@ def search_level(
                 a_bits = m_row[A_TILE] * (k_size / product[TAPS]) * product[A_BITS]
                 if not (count == product[A_REPEAT] and tiles_k == 1 and tiles_m == 1):
                     a_bits *= 2
+            if (min(a_bits, a_load) if a_passes else a_bits) >= below:
+                continue
             w_alone = count == product[W_REPEAT] and tiles_k == 1
             p_bytes = 2 * (tiles_k - 1) * product[P_BYTES]
             p_pj = p_bytes * moved_pj + (tiles_k - 1) * sums_pj
             for j in range(ns.shape[0] - 1, -1, -1):
                 tiles_n = n_tiles[j]
                 cycles = (by_m[i] * by_k[c] * by_n[j] + by_tile * tiles_m * tiles_n * tiles_k) * count
-                if cycles > limit:
+                if cycles > limit or (cycles <= above and not pipelined):
                     continue
                 if tiles_k > 1:
                     sums = n_sizes[j] * m_folds if flow == IS else m_size * n_folds[j]
@@ -579,8 +581,7 @@ def search_level(
                 elif a_passes and (tiles_m > 1 or tiles_k > 1 or (tiles_n == 1 and product[A_REPEAT] == 1)):
                     fewest_bits = min(a_bits, a_load) + w_bits
                 tells = fewest_bits < least_bits  # the least need of this level, if its cycles are
-                useless = fewest_bits > reserves[-1] or fewest_bits >= below
-                if useless and not tells:
+                if fewest_bits >= below or (fewest_bits > reserves[-1] and not tells):
                     continue
                 bucket = 0
                 while bucket < buckets - 1 and reserves[bucket] < fewest_bits:
@@ -619,7 +620,7 @@ def search_level(
                 if cycles <= above:
                     continue
                 least_bits = min(least_bits, fewest_bits)
-                if useless:
+                if fewest_bits > reserves[-1]:
                     continue
                 looked += orders
                 inside(product, engine, m_row, n_row, k_row, cycles, sums, tile)
