@@ -37,8 +37,6 @@ _LEAST_RESERVE_BYTES = 1024
 _RESERVE_STEP = 2  # from one size of the tile reserve to the next
 _TRAFFIC = ("balanced", "offchip")  # objectives that look at bytes alone
 _ALL_STAY: Stays = (True, True, True)
-_AT_ONCE_S = 1e-9  # no time for an integer program: what is too wide to be solved at once is greedy
-_TOLERANCE = 0.01  # of the bytes that stay nowhere, where the integer program then improves the plan
 
 
 def run_schedule(
@@ -63,8 +61,11 @@ def run_schedule(
 
 def run_streamed(
     work: Work, units: Units, given: Tilings, objective: Objective
-) -> tuple[list[OperatorCost], tuple[Violation, ...]]:
-    """Operators in file order, with the plan that suits the objective best."""
+) -> tuple[list[OperatorCost], tuple[Violation, ...], bool]:
+    """Operators in file order, with the plan that suits the objective best.
+
+    Or why there is none; and whether what stays in the scratchpad is the optimum of its plan.
+    """
     known: dict[tuple[object, ...], OperatorCost] = {}
     plans = list(_plans(work, units, given, objective))
     if objective != "balanced":  # what stays may be worth more than tilings that take no heed of it
@@ -72,18 +73,15 @@ def run_streamed(
     if objective == "offchip":
         plans += (plan for plan in _plans(work, units, given, "energy") if _on_grid(plan.reserve_bytes))
     if not plans:
-        return [], _why_not(work, units.engine, given)
+        return [], _why_not(work, units.engine, given), True
     if objective in _TRAFFIC:
         plan = min(plans, key=lambda plan: (plan.offchip_bytes, -plan.reserve_bytes))
     else:
         plan = min(plans, key=lambda plan: _worth(_run(work, units, plan, known), objective))
-    if not plan.kept.is_optimal:
-        better = keep(plan.kept.problem, tolerance=_TOLERANCE)
-        plan = replace(plan, kept=min(plan.kept, better, key=lambda kept: kept.total_bytes))
     run = _run(work, units, plan, known)
     if objective not in _TRAFFIC:
         run = _retiled(work, units, plan, run, given, objective)
-    return run, ()
+    return run, (), plan.kept.method != "greedy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +242,7 @@ def _keep(
         streamed_bytes=np.maximum(costs, base.streamed_bytes),
         capacity_bytes=np.maximum(0, scratchpad_bytes - tiles),
     )
-    return keep(problem, time_limit_s=_AT_ONCE_S), spills
+    return keep(problem, backend="greedy"), spills
 
 
 def _why_not(work: Work, engine: Engine, given: Tilings) -> tuple[Violation, ...]:

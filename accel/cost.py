@@ -152,7 +152,7 @@ class OperatorCost:
         return sum(self.energy_pj.values())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Cost:
     """What one workload costs on one design; totals are derived, so they agree with their parts.
 
@@ -184,6 +184,15 @@ class Cost:
     timing: tuple[Violation, ...] = ()
     estimates: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        if self.violations:
+            return f"Cost(infeasible: {'; '.join(map(str, self.violations))})"
+        return (
+            f"Cost({self.cycles:,} cycles in {self.seconds * 1e3:.4g} ms, "
+            f"{self.total_energy_pj * 1e-9:.4g} mJ, {self.total_area_um2 * 1e-6:.4g} mm2, "
+            f"{self.offchip_bytes:,} bytes off chip, utilization {self.utilization:.1%})"
+        )
 
     @property
     def feasible(self) -> bool:

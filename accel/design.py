@@ -325,7 +325,14 @@ accumulators 16384 B (16 x 16 bit), LPDDR4 16 B/cycle, 250 MHz, 45 nm
     @classmethod
     def from_toml(cls, source: str | PathLike[str]) -> Design:
         """Read the flat table that :meth:`to_toml` writes: its text, or a path as :meth:`from_file`."""
-        return cls.from_mapping(tomllib.loads(source)) if isinstance(source, str) else cls.from_file(source)
+        if not isinstance(source, str):
+            return cls.from_file(source)
+        try:
+            settings = tomllib.loads(source)
+        except tomllib.TOMLDecodeError as error:
+            hint = "; a path is read by from_file" if source.strip().endswith(".toml") else ""
+            raise ValueError(f"a design is not TOML: {error}{hint}") from None
+        return cls.from_mapping(settings)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Design:

@@ -35,12 +35,18 @@ from accel._units import area_um2, estimates_of, replaced_in, timing_of, units_o
 from accel.cost import COMPONENTS, Cost, OperatorCost, Violation, exactly
 from accel.design import Design
 from accel.mapping.search import OBJECTIVES, Objective
+from accel.mapping.tiling import Tiling
 from accel.operator_cost import Work, work_of
 from accel.schedule import Schedule
 from accel.workload import Workload
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_GREEDY = (
+    "which tensors stay in the scratchpad is a greedy choice: the graph is too wide for the best at once"
+)
 
 
 def evaluate(
@@ -66,7 +72,8 @@ def evaluate(
     objective
         What the mapping is best in. ``"balanced"``: least off-chip traffic among tilings that keep the
         array busy (at most 1.5 times its fewest cycles). ``"offchip"``: least traffic, however slow.
-        With both a larger scratchpad never moves more, and more bandwidth is never slower.
+        With both a larger scratchpad never moves more, and more bandwidth is never slower (unless
+        ``estimates`` say that what stays was chosen greedily, as in wide training graphs).
         ``"energy"``, ``"cycles"``, ``"edp"`` (their product): least of that.
 
     Returns
@@ -76,6 +83,8 @@ def evaluate(
 
     Raises
     ------
+    TypeError
+        An argument is of the wrong kind.
     ValueError
         The schedule is of another workload or needs a larger scratchpad; or the mapping names an
         operator that has no product, or a tile larger than its product.
@@ -106,6 +115,18 @@ def evaluate(
     >>> cost.offchip_bytes == 256 * 96 + 96 * 128 + 256 * 128, str(cost.operators[0].tiling)
     (True, 'm=1x256x1 n=128 k=96 order=mnk')
     """
+    for name, value, kind in (
+        ("design", design, Design),
+        ("workload", workload, Workload),
+        ("mapping", {} if mapping is None else mapping, Mapping),
+        *(
+            (f"mapping[{key!r}]", tiling, Tiling)
+            for key, tiling in (mapping.items() if isinstance(mapping, Mapping) else ())
+        ),
+        *((("schedule", schedule, Schedule),) if schedule is not None else ()),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, got {value!r:.80}")
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}")
     work, units = work_of(workload), units_of(design)
@@ -114,8 +135,9 @@ def evaluate(
         _check_schedule(design, workload, schedule)
         operators = run_schedule(work, units, schedule, given, objective)
         violations: tuple[Violation, ...] = ()
+        is_optimal = True
     else:
-        operators, violations = run_streamed(work, units, given, objective)
+        operators, violations, is_optimal = run_streamed(work, units, given, objective)
     return Cost(
         run=_rounded(operators),
         area_um2=area_um2(design),
@@ -124,7 +146,7 @@ def evaluate(
         offchip_bytes_per_cycle=design.offchip_bytes_per_cycle,
         violations=violations,
         timing=timing_of(design),
-        estimates=estimates_of(design),
+        estimates=(*estimates_of(design), *(() if is_optimal else (_GREEDY,))),
         replaced=replaced_in(design),
     )
 

@@ -61,7 +61,10 @@ class Tiling:
 
     def __post_init__(self) -> None:
         for name in ("samples", "rows", "columns", "n", "k"):
-            if (value := getattr(self, name)) < 1:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} of a tile must be a whole number, got {value!r}")
+            if value < 1:
                 raise ValueError(f"{name} of a tile must be at least 1, got {value}")
         if self.order not in LOOP_ORDERS:
             raise ValueError(f"order must be one of {', '.join(LOOP_ORDERS)}; got {self.order!r}")

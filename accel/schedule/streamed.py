@@ -40,7 +40,7 @@ from numpy.typing import ArrayLike, NDArray
 from accel.schedule import _streamed_dp, _streamed_milp
 from accel.workload import Workload
 
-Backend: TypeAlias = Literal["auto", "dynamic-program", "integer-program"]
+Backend: TypeAlias = Literal["auto", "dynamic-program", "integer-program", "greedy"]
 KeepMethod: TypeAlias = Literal["fits", "dynamic-program", "integer-program", "greedy"]
 
 _MOST_WORK = 400_000  # states of a dynamic program, over all its decisions, before the other takes over
@@ -393,7 +393,9 @@ def keep(
         Share of the least total by which a plan of the integer programs may exceed it, 0..1: with a
         little of it they take a fraction of the time. The dynamic program is always exact.
     backend
-        ``"dynamic-program"`` or ``"integer-program"`` forces one engine, to compare the two.
+        ``"dynamic-program"`` or ``"integer-program"`` forces one engine, to compare the two. ``"greedy"``
+        leaves the integer programs out: a plan at once, the same on every machine, whose bound is what no
+        plan can avoid.
 
     Raises
     ------
@@ -426,7 +428,7 @@ def keep(
         raise ValueError(f"tolerance must be in 0..1, got {tolerance}")
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    most_work = {"auto": _MOST_WORK, "dynamic-program": _MOST_WORK_ALONE, "integer-program": 0}[backend]
+    most_work = {"dynamic-program": _MOST_WORK_ALONE, "integer-program": 0}.get(backend, _MOST_WORK)
     kept, fate, is_left = _streamed_dp.solve(
         problem.size_bytes,
         problem.first,
@@ -439,7 +441,10 @@ def keep(
     )
     method: KeepMethod = "fits" if is_left.size == 0 else "dynamic-program"
     solver, missing = "none", 0
-    if is_left.any():
+    if is_left.any() and backend == "greedy":
+        method = "greedy"
+        missing = int(problem.costs(kept).sum()) - problem.compulsory_bytes
+    elif is_left.any():
         if backend == "dynamic-program":
             raise ValueError(
                 f"backend 'dynamic-program' takes at most {_MOST_WORK_ALONE} states, this problem needs more"

@@ -143,3 +143,8 @@ def test_a_bad_file_is_named(tmp_path, text, message):
     (tmp_path / "chip.toml").write_text(text)
     with pytest.raises(ValueError, match=message):
         Design.from_file(tmp_path / "chip.toml")
+
+
+def test_text_that_is_no_toml_is_refused():
+    with pytest.raises(ValueError, match=r"a design is not TOML: .*; a path is read by from_file"):
+        Design.from_toml("chip.toml")

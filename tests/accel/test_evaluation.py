@@ -746,3 +746,28 @@ def test_a_convolution_in_space_and_time_is_cut_anywhere():
     cost = evaluate(design(scratchpad_bytes=16384, accumulator_bytes=4096), work)
     assert bytes_of(cost, "offchip", "input")[0] >= 16 * 8 * 28 * 28
     assert cost.operators[0].tiling.m <= 4096 // 2 // 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((CHAIN, design()), {}, r"design must be a Design, got"),
+        (("chip.toml", CHAIN), {}, "design must be a Design, got 'chip.toml'"),
+        ((design(), "resnet8"), {}, "workload must be a Workload, got 'resnet8'"),
+        ((design(), CHAIN, {"one": 3}), {}, r"mapping\['one'\] must be a Tiling, got 3"),
+        ((design(), CHAIN, 3), {}, "mapping must be a Mapping, got 3"),
+        ((design(), CHAIN), {"schedule": 3}, "schedule must be a Schedule, got 3"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_named(arguments, options, message):
+    with pytest.raises(TypeError, match=message):
+        evaluate(*arguments, **options)
+
+
+def test_a_cost_prints_as_one_line():
+    assert repr(evaluate(design(), single(vector_ops=0))).count("\n") == 0
+    assert "cycles in" in repr(evaluate(design(), CHAIN))
+    kernel = convolution(channels=1, filters=1, kernel=15, size=15, padding=0, fmt=BINARY32)
+    assert repr(evaluate(design(scratchpad_bytes=1024), kernel)).startswith(
+        "Cost(infeasible: conv needs 1028"
+    )

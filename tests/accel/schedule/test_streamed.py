@@ -527,3 +527,18 @@ def test_bad_options_are_named(make_graph):
         keep(problem, backend="cplex")
     with pytest.raises(ValueError, match="takes at most 4000000 states, this problem needs more"):
         keep(nested(90).problem(), backend="dynamic-program")
+
+
+@given(case=cases())
+def test_greedy_plans_fit_and_are_no_better_than_the_best(case):
+    problem = case.problem()
+    greedy, best = keep(problem, backend="greedy"), keep(problem)
+    assert (greedy.resident_bytes <= problem.capacity_bytes).all()
+    assert greedy.bound_bytes <= best.total_bytes <= greedy.total_bytes
+
+
+def test_a_wide_problem_has_a_greedy_plan_at_once():
+    plan = keep(nested(60).problem(), backend="greedy")
+    assert plan.method == "greedy"
+    assert plan.bound_bytes == plan.problem.compulsory_bytes
+    assert (plan.resident_bytes <= plan.problem.capacity_bytes).all()
