@@ -213,7 +213,11 @@ accumulators 16384 B (16 x 16 bit), LPDDR4 16 B/cycle, 250 MHz, 45 nm
             ("library", tables),
         ):
             object.__setattr__(self, name, setting)
-        self.mac_cell()  # refuses a cell that no law covers
+        try:
+            self.mac_cell()  # refuses a cell that no law covers
+        except ValueError as error:
+            stages = str(error).startswith("stages ")
+            raise ValueError(f"mac_{error}" if stages else str(error)) from None
         self._check_memories()
 
     def _check_memories(self) -> None:

@@ -146,7 +146,11 @@ def evaluate(
         offchip_bytes_per_cycle=design.offchip_bytes_per_cycle,
         violations=violations,
         timing=timing_of(design),
-        estimates=(*estimates_of(design), *(() if is_optimal else (_GREEDY,))),
+        estimates=(
+            *estimates_of(design),
+            *(() if is_optimal else (_GREEDY,)),
+            *_wide_tensors(design, workload),
+        ),
         replaced=replaced_in(design),
     )
 
@@ -187,9 +191,11 @@ def evaluate_many(
     if objective not in OBJECTIVES:
         raise ValueError(f"objective must be one of {', '.join(OBJECTIVES)}; got {objective!r}")
     work_of(workload)  # a workload that cannot be evaluated is no fault of a design
+    if base is not None and not isinstance(base, Design | Mapping):
+        raise TypeError(f"base must be a Design or its settings, got {base!r:.80}")
     shared = base.settings() if isinstance(base, Design) else dict(base or {})
     known = Design.keys()
-    if unknown := [column for column in designs.columns if column not in known]:
+    if unknown := [column for column in (*designs.columns, *shared) if column not in known]:
         raise ValueError(f"design has no key {unknown[0]!r}; keys are {', '.join(known)}")
     if not designs.columns.is_unique:
         twice = designs.columns[designs.columns.duplicated()][0]
@@ -239,6 +245,25 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         value = value.item()
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _wide_tensors(design: Design, workload: Workload) -> tuple[str, ...]:
+    """Warn of operands that are stored wider than the array takes them: mostly by oversight."""
+    takes = max(design.mac.a_bits, design.mac.w_bits)
+    stored = {
+        name: workload.tensors[name].bits / workload.tensors[name].elements
+        for operator in workload.gemms()
+        for name in operator.inputs[:2]
+        if workload.tensors[name].elements
+    }
+    if not (wide := {name: bits for name, bits in stored.items() if bits > takes}):
+        return ()
+    name = next(iter(wide))
+    note = (
+        f"{len(wide)} of {len(stored)} operands are stored wider than the array's {takes:g} bits, such as "
+        f"{name} in {workload.tensors[name].format}; with_formats({str(design.operand)!r}) stores them so"
+    )
+    return (note,)
 
 
 def _check_mapping(work: Work, mapping: Tilings) -> Tilings:

@@ -253,23 +253,23 @@ def cost(
 
 
 @main.command()
-@click.argument("cell")
+@click.argument("cell", nargs=-1, required=True)
 @click.option("--node", "node_nm", type=int, default=45, show_default=True, help="Technology node in nm.")
 @click.option(
     "--library", "tables", type=click.Path(path_type=Path), help="TOML file of constants in place of ours."
 )
-def mac(cell: str, node_nm: int, tables: Path | None) -> None:
+def mac(cell: tuple[str, ...], node_nm: int, tables: Path | None) -> None:
     """Area, energy and delay of a multiply-accumulate cell.
 
     CELL is two operands and an accumulator, such as e4m3xe4m3+e6m9, int8xint8+int32, mxfp4xmxfp4+fp32 or
-    'e4m3 x e4m3 + hopper-fp8'.
+    e4m3 x e4m3 + hopper-fp8.
     """
     from accel.hardware.library import DEFAULT, Library
     from studies.mac import describe
 
     try:
         library = DEFAULT if tables is None else Library.from_toml(tables)
-        click.echo("\n".join(describe(cell, node_nm, library=library)))
+        click.echo("\n".join(describe(" ".join(cell), node_nm, library=library)))
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:

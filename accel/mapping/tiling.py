@@ -39,8 +39,9 @@ class Tiling:
     Attributes
     ----------
     samples, rows, columns
-        Of one tile of m: ``m = samples x rows x columns`` outputs. A product that is no convolution
-        has one sample and one column; its rows are those of A.
+        Of one tile of m: ``m = samples x rows x columns`` outputs. A product that is no convolution in one
+        or two dimensions, or one with a window of a single input, has one sample and one column; its
+        rows are those of A.
     n, k
         Columns of W, and terms of the sum, of one tile.
     order

@@ -73,6 +73,7 @@ def test_replace_keeps_the_derived_port_and_none_derives_it_anew():
         ({"overhead": -0.1}, "overhead must not be negative, got -0.1"),
         ({"scratchpad_width_bits": 4}, "scratchpad_width_bits must be at least 8, got 4"),
         ({"scratchpad_width_bits": 1024}, "width_bits of an SRAM must be in"),
+        ({"mac_stages": 100}, r"mac_stages must be in 1\.\.4 for this cell, got 100"),
         ({"fold_overlap": "none"}, "fold_overlap must be one of serial, pipelined; got 'none'"),
         ({"sram_cells": "hvt"}, "cells must be one of hp, lop, lstp; got 'hvt'"),
     ],

@@ -201,9 +201,10 @@ def test_a_clock_too_fast_for_the_cell_is_reported():
 
 
 def test_what_was_scaled_or_recalled_is_said():
-    assert evaluate(design(), CHAIN, schedule=PLAN).estimates == ()
+    narrow = CHAIN.with_formats("e4m3")
+    assert evaluate(design(), narrow).estimates == ()
     chip = design(node_nm=7, accumulator="e6m9 rounding=stochastic:8", offchip="DDR4")
-    assert evaluate(chip, CHAIN, schedule=PLAN).estimates == (
+    assert evaluate(chip, narrow).estimates == (
         "logic is scaled from 45 to 7 nm",
         "SRAM is scaled to 7 nm",
         "no cell was synthesised with stochastic rounding, 8 random bits of a generator that 16 cells share",
@@ -708,6 +709,13 @@ def test_missing_cells_do_not_make_whole_numbers_fractions():
     ("designs", "options", "error", "message"),
     [
         ([{"rows": 4}], {}, TypeError, "designs must be a DataFrame with a row per design, got list"),
+        (
+            pd.DataFrame({"rows": [4]}),
+            {"base": "x"},
+            TypeError,
+            "base must be a Design or its settings, got 'x'",
+        ),
+        (pd.DataFrame({"rows": [4]}), {"base": {"foo": 3}}, ValueError, "design has no key 'foo'"),
         (pd.DataFrame({"rows": [4]}), {"objective": "power"}, ValueError, "objective must be one of"),
         (
             pd.DataFrame([[4, 4]], columns=["rows", "rows"]),
@@ -719,7 +727,7 @@ def test_missing_cells_do_not_make_whole_numbers_fractions():
 )
 def test_what_is_no_table_of_designs_is_refused(designs, options, error, message):
     with pytest.raises(error, match=message):
-        evaluate_many(designs, CHAIN, base=design(), **options)
+        evaluate_many(designs, CHAIN, **{"base": design(), **options})
 
 
 def test_a_convolution_in_space_and_time_is_cut_anywhere():
@@ -771,3 +779,10 @@ def test_a_cost_prints_as_one_line():
     assert repr(evaluate(design(scratchpad_bytes=1024), kernel)).startswith(
         "Cost(infeasible: conv needs 1028"
     )
+
+
+def test_operands_stored_wider_than_the_array_takes_them_are_told():
+    narrow = CHAIN.with_formats({Role.ACTIVATION: E4M3, Role.WEIGHT: E4M3})
+    assert not evaluate(design(), narrow).estimates
+    (note,) = evaluate(design(), CHAIN).estimates
+    assert note.startswith("4 of 4 operands are stored wider than the array's 8 bits, such as x in e5m10")

@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from click.testing import CliRunner
 
 from accel import mac_cost
 from accel.hardware.library import Library
 from accel.hardware.mac import Mac
+from studies.cli import main
 from studies.mac import KNOWN, describe, sweep
 
 
@@ -106,3 +108,23 @@ def test_a_users_tables_are_named(tmp_path):
 def test_bad_text_is_one_line(text):
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
         describe(text)
+
+
+def test_the_command_prints_a_cell_and_refuses_in_one_line(tmp_path):
+    runner = CliRunner()
+    found = runner.invoke(main, ["mac", "e4m3xe4m3+e6m9", "--node", "7"])
+    assert found.exit_code == 0
+    assert found.output.startswith("e4m3fn x e4m3fn + e6m9, 7 nm")
+    tables = tmp_path / "tables.toml"
+    tables.write_text("[register]\narea_um2 = -1\n")
+    for arguments, message in (
+        (["mac", "e4m3xe4m3"], "a MAC is written"),
+        (["mac", "e4m3xe4m3+e6m9", "--node", "3"], "node_nm must be in 7..130, got 3"),
+        (["mac", "mxfp4xmxfp4+int32"], "block"),
+        (["mac", "e4m3xe4m3+e6m9", "--library", str(tables)], "register.area_um2"),
+        (["mac", "e4m3xe4m3+e6m9", "--library", str(tmp_path / "none.toml")], "No such file"),
+    ):
+        refused = runner.invoke(main, arguments)
+        assert refused.exit_code == 2
+        assert refused.stderr.count("\n") == 1
+        assert message in refused.stderr
