@@ -7,12 +7,13 @@ For a forward product (m, n, k) x count:
 - Where several of the count products share an operand (query heads that share a key), their errors are
   summed in the same product: its accumulation length grows by that factor and its count shrinks.
 - *error of the input of a convolution*, for kh x kw taps: m = batch x input pixels, n = input channels per
-  group, k = taps x output channels per group. Where the layer has fewer output than input pixels by a
-  factor s of 2 or more (stride, or a window that covers much of the input), most taps of that product are
-  structural zeros; it is then m = batch x output pixels, n = s x input channels per group, k = taps x
-  output channels per group / s: each output pixel owns s input pixels, and k is the mean number of products
-  per sum. Should s not divide the dividend, their greatest common divisor takes its place. Either way the
-  multiply-accumulates are the true ones, those of the forward product, up to the zeros of padding.
+  group, k = taps x output channels per group. Where the layer has fewer output than input pixels (stride,
+  or a window that covers much of the input), most taps of that product are structural zeros; it is then
+  m = batch x output pixels, n = s x input channels per group, k = taps x output channels per group / s:
+  each output pixel owns the s input pixels that some tap of it reaches alone, and k is the mean number of
+  products per sum; pixels that no tap reaches have no product. Should s not divide the dividend, their
+  greatest common divisor takes its place. Either way the multiply-accumulates are the true ones, those
+  of the forward product, up to the zeros of padding.
 
 With stride 1 the error of a convolution's input is itself the convolution of the error with the turned
 kernel, padded by dilation x (kernel - 1) - padding, so it has a window.
@@ -36,18 +37,18 @@ def error_of_a(
         return Gemm(m=gemm.m, n=gemm.k, k=gemm.n * shared, count=gemm.count // shared), None
     window = operator.window
     if window is not None:
-        channels, before, after = window.channels, window.input, window.output
+        channels, before, after, kernel = window.channels, window.input, window.output, window.kernel
         pixels = window.batch * prod(before)
     elif len(w) > 2:
         axes = len(w) - 2
-        channels, before, after = w[1], a[-axes:], output[-axes:]
+        channels, before, after, kernel = w[1], a[-axes:], output[-axes:], w[-axes:]
         pixels = prod(a) // (channels * gemm.count)
     else:
         return Gemm(m=gemm.m, n=gemm.k, k=gemm.n, count=gemm.count), None
     taps = gemm.n * gemm.k // channels  # summed for one input pixel: window x output channels
-    shrink = prod(int(wide / narrow + 0.5) for wide, narrow in zip(before, after, strict=True))
-    if shrink > 1:
-        owned = gcd(taps, shrink)
+    ratios = [int(wide / narrow + 0.5) for wide, narrow in zip(before, after, strict=True)]
+    if max(ratios) > 1:
+        owned = gcd(taps, prod(min(pair) for pair in zip(ratios, kernel, strict=True)))
         return Gemm(m=gemm.m, n=owned * channels, k=taps // owned, count=gemm.count), None
     return Gemm(m=pixels, n=channels, k=taps, count=gemm.count), _turned(window, gemm.n)
 

@@ -71,7 +71,8 @@ def run_streamed(
     if objective != "balanced":  # what stays may be worth more than tilings that take no heed of it
         plans += _plans(work, units, given, "balanced")
     if objective == "offchip":
-        plans += (plan for plan in _plans(work, units, given, "energy") if _on_grid(plan.reserve_bytes))
+        timeless = replace(units, engine=_without_time(units.engine))  # bytes do not depend on bandwidth
+        plans += (plan for plan in _plans(work, timeless, given, "energy") if _on_grid(plan.reserve_bytes))
     if not plans:
         return [], _why_not(work, units.engine, given), True
     if objective in _TRAFFIC:

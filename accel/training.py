@@ -179,9 +179,9 @@ class _Backward:
             if gemm is not None:
                 shapes = (self.tensors[name].shape for name in (a, w, operator.outputs[0]))
                 product, window = error_of_a(operator, gemm, *shapes)
-            self._add_error(
-                operator, a, (*errors, w, *((a,) if recurrent else ()), *states), product, window, ops
-            )
+            first, *others = errors  # operands of the product come first
+            read = (first, w, *others, *((a,) if recurrent else ()), *states)
+            self._add_error(operator, a, read, product, window, ops)
         product = error_of_w(gemm, self.tensors[w].shape) if gemm is not None else None
         if w in self.live and not self._is_parameter(w):
             self._add_error(operator, w, (a, *errors, *states), product, vector_ops=ops)
@@ -195,10 +195,12 @@ class _Backward:
         biases = [name for name in rest if self._is_parameter(name)]
         trained = self._is_parameter(w)
         if trained or biases:
+            # The gradient of a recurrent weight multiplies states by errors of the gates, shaped as A.
+            operands = (*states[:1], a, *errors, *states[1:]) if recurrent else (a, *errors)
             self._add_gradients(
                 operator,
                 (*((w,) if trained else ()), *biases),
-                (*((a,) if trained else ()), *errors, *(states if trained else ())),
+                operands if trained else errors,
                 product if trained else None,
                 # The gradient of a bias sums the error.
                 (ops if trained else 0) + len(biases) * sum(map(self._elements, errors)),

@@ -510,7 +510,7 @@ def test_a_larger_scratchpad_never_moves_more(work, size, more, dataflow, object
         assert large.offchip_bytes <= small.offchip_bytes
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     works(),
     st.floats(0.5, 64),

@@ -153,7 +153,8 @@ def test_errors_of_a_tensor_used_twice_are_added():
         (nn.Conv2d(4, 6, 5), 5, Gemm(m=1, n=25 * 4, k=6)),
         # 9 x 3 products are no multiple of 4, so the sums keep their length.
         (nn.Conv2d(4, 3, 3, stride=2, padding=1), 8, Gemm(m=16, n=4, k=27)),
-        (nn.Conv2d(4, 8, 1, stride=2), 8, Gemm(m=16, n=16, k=2)),
+        # One tap: it reaches a quarter of the pixels, and the error of the others is zero.
+        (nn.Conv2d(4, 8, 1, stride=2), 8, Gemm(m=16, n=4, k=8)),
     ],
 )
 def test_the_error_of_an_odd_convolution_counts_true_products(module, size, expected):
@@ -575,3 +576,12 @@ def test_the_backward_pass_reads_what_the_derivative_needs(module, read, ops):
     names = {"input": "fc.output", "output": "middle.output"}
     assert found.inputs == ("middle.output.error", *(names[word] for word in read))
     assert found.vector_ops == ops * 2 * 3 * 8
+
+
+def test_a_recurrent_layer_goes_back_through_its_weight_at_every_step():
+    step = Workload.from_torch(nn.LSTM(6, 5, batch_first=True), torch.empty(2, 7, 6)).training()
+    backward, gradient = (operator(step, f"lstm_recurrent.{part}") for part in ("backward", "gradient"))
+    assert backward.gemm == Gemm(m=2, n=5, k=20, count=7)
+    assert step.tensors[backward.inputs[1]].shape == (20, 5)  # gates x state
+    assert gradient.gemm == Gemm(m=5, n=20, k=14)
+    assert [step.tensors[name].shape for name in gradient.inputs[:2]] == [(2, 7, 5), (2, 7, 20)]
