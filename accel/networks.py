@@ -6,7 +6,7 @@ are the light graphs, without weights, that the ``onnx`` package carries for its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib.resources import files
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from accel._given import whole
 from accel.accumulations import Network, NetworkError
 
 if TYPE_CHECKING:
@@ -96,14 +97,16 @@ class NamedNetwork:
 
         Raises
         ------
+        TypeError
+            A number is no whole number.
         NetworkError
             A number is below 1, the positions are more than the limit, or the network has none.
         """
         from accel.importers.torch_networks import example
 
         for name, number in (("batch", batch), ("tokens", tokens), ("context", context)):
-            if number is not None and number < 1:
-                raise NetworkError(f"{name} must be at least 1, got {number}")
+            if number is not None:
+                _checked(name, number)
         shapes = [(batch, *given.shape) for given in self.inputs]
         found = self.positions
         if found is None:
@@ -208,16 +211,14 @@ def named_products(name: str, batch: int = 256) -> Network:
     NetworkError
         There is no such network; the message lists those there are.
     """
-    if (found := NETWORKS.get(name)) is not None:
+    found = _find(name)
+    if isinstance(found, NamedNetwork):
         from accel.importers.torch_products import read_torch
 
         return read_torch(found.build(), *found.examples(batch), batch=batch, name=name)
-    graphs = zoo()
-    if name in graphs:
-        from accel.importers.onnx_products import read_onnx
+    from accel.importers.onnx_products import read_onnx
 
-        return read_onnx(graphs[name], batch=batch, name=name)
-    raise _unknown(name, graphs)
+    return read_onnx(found, batch=_checked("batch", batch), name=name)
 
 
 def named_workload(
@@ -247,6 +248,8 @@ def named_workload(
     ------
     NetworkError
         There is no such network, with a list of those there are; or a number is out of range.
+    TypeError
+        A number is no whole number.
 
     Examples
     --------
@@ -254,24 +257,35 @@ def named_workload(
     >>> decode.macs == 4096 * (4096 + 1024 + 1024 + 4096 + 3 * 14336) + 2 * 4096 * (4096 + 1)
     True
     """
-    if (found := NETWORKS.get(name)) is not None:
+    found = _find(name)
+    if isinstance(found, NamedNetwork):
         examples = found.examples(batch, tokens, context)
         from accel.importers.torch_export import from_torch
 
         return from_torch(found.build(), *examples, name=name, fold_batch_norm=fold_batch_norm)
-    graphs = zoo()
-    if name not in graphs:
-        raise _unknown(name, graphs)
     if tokens is not None or context is not None:
         able = ", ".join(known for known, network in NETWORKS.items() if network.positions)
         raise NetworkError(f"tokens and context can be chosen of {able} only, not of {name}")
     from accel.importers.onnx_graph import from_onnx
 
-    return from_onnx(graphs[name], batch=batch, name=name)
+    return from_onnx(found, batch=_checked("batch", batch), name=name)
 
 
-def _unknown(name: str, graphs: Iterable[str]) -> NetworkError:
+def _find(name: str) -> NamedNetwork | Path:
+    """The network called `name`, or the file of its graph."""
+    graphs = zoo()
+    if isinstance(name, str) and (found := NETWORKS.get(name) or graphs.get(name)) is not None:
+        return found
     known = (*NETWORKS, *graphs)
-    close = [full for full in known if name in full] or get_close_matches(name, known, n=1)
+    text = str(name)
+    close = [full for full in known if text in full] or get_close_matches(text, known, n=1)
     meant = f"; did you mean {close[0]}?" if close else ""
-    return NetworkError(f"there is no network {name!r}, known are {', '.join(known)}{meant}")
+    raise NetworkError(f"there is no network {name!r}, known are {', '.join(known)}{meant}")
+
+
+def _checked(name: str, number: int) -> int:
+    """A number of at least 1; a `NetworkError` tells what is out of range."""
+    try:
+        return whole(name, number)
+    except ValueError as error:
+        raise NetworkError(str(error)) from None

@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from accel._given import whole
 from accel.workload import Gemm, Operator, Role, Tensor, Workload
 
 
@@ -30,12 +31,13 @@ def rescaled(workload: Workload, batch: int) -> Workload:
 
     Raises
     ------
+    TypeError
+        The batch is no whole number.
     ValueError
         The batch is below 1, or a size would be no whole number; the message names the tensor or
         the operator.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    batch = whole("batch", batch)
     ratio = Fraction(batch, workload.batch)
     held = holders_of_the_batch(workload)
     tensors = {

@@ -168,7 +168,7 @@ class _Backward:
 
     def _add_product(self, operator: Operator, errors: tuple[str, ...]) -> None:
         a, w, *rest = operator.inputs
-        gemm = operator.gemm
+        gemm = operator.gemm if errors else None  # the gradient of a loss is 1: nothing is multiplied
         # The states that a recurrent layer has gone through are needed to go back through them.
         recurrent = _plain(operator.kind).endswith("_recurrent")
         states = operator.outputs if recurrent else ()
@@ -179,8 +179,8 @@ class _Backward:
             if gemm is not None:
                 shapes = (self.tensors[name].shape for name in (a, w, operator.outputs[0]))
                 product, window = error_of_a(operator, gemm, *shapes)
-            first, *others = errors  # operands of the product come first
-            read = (first, w, *others, *((a,) if recurrent else ()), *states)
+            # Operands of the product come first; the error of a loss is 1, which nothing stores.
+            read = (*errors[:1], w, *errors[1:], *((a,) if recurrent else ()), *states)
             self._add_error(operator, a, read, product, window, ops)
         product = error_of_w(gemm, self.tensors[w].shape) if gemm is not None else None
         if w in self.live and not self._is_parameter(w):
@@ -321,7 +321,7 @@ class _Backward:
         parameters = [
             name
             for name in dict.fromkeys(operator.inputs)
-            if self._is_parameter(name) and self.first_reader[name] == operator.name
+            if self._is_parameter(name) and self.first_reader.get(name) == operator.name
         ]
         if not parameters:
             return

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from accel._given import whole, wholes, word
 from numerics.block import BlockFormat, parse_any_format
 from numerics.formats import BINARY32, Format
 
@@ -83,7 +84,19 @@ class Tensor:
     shape
         Sizes in elements; ``()`` is a scalar, a size of 0 makes an empty tensor.
     role, format
-        What it is, and the format of its elements.
+        What it is, and the format of its elements; texts are parsed.
+
+    Raises
+    ------
+    TypeError
+        A size is no whole number.
+    ValueError
+        A size is negative or 2**62 or more, or a text names no role or no format.
+
+    Examples
+    --------
+    >>> Tensor(name="x", shape=(2, 3), role="input", format="int8").bytes
+    6
     """
 
     name: str
@@ -92,8 +105,15 @@ class Tensor:
     format: ElementFormat = BINARY32
 
     def __post_init__(self) -> None:
-        if any(size < 0 for size in self.shape):
-            raise ValueError(f"tensor {self.name}: sizes must not be negative, got {self.shape}")
+        shape = wholes(f"the shape of tensor {self.name}", self.shape, least=0)
+        role = word(f"role of tensor {self.name}", Role, self.role)
+        try:
+            parsed = parse_any_format(self.format)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"tensor {self.name}: {error}") from None
+        for name, value in (("shape", shape), ("role", role), ("format", parsed)):
+            object.__setattr__(self, name, value)
 
     @property
     def elements(self) -> int:
@@ -123,6 +143,13 @@ class Gemm:
 
     A convolution is lowered: forward has m = batch x output pixels, k = window x input channels per
     group, n = output channels per group, count = groups.
+
+    Raises
+    ------
+    TypeError
+        A size is no whole number.
+    ValueError
+        A size is below 1, or 2**62 or more.
     """
 
     m: int
@@ -132,8 +159,7 @@ class Gemm:
 
     def __post_init__(self) -> None:
         for name in ("m", "n", "k", "count"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            object.__setattr__(self, name, whole(name, getattr(self, name)))
 
     @property
     def macs(self) -> int:
@@ -159,8 +185,10 @@ class Window:
 
     Raises
     ------
+    TypeError
+        A size is no whole number.
     ValueError
-        A size is below 1, a padding below 0, or the entries differ in number.
+        A size is below 1, a padding below 0, one of them 2**62 or more, or the entries differ in number.
     """
 
     batch: int
@@ -173,16 +201,13 @@ class Window:
     padding: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        axes = len(self.output)
         for name in ("batch", "channels"):
-            if (size := getattr(self, name)) < 1:
-                raise ValueError(f"{name} of a window must be at least 1, got {size}")
-        for name in ("input", "output", "kernel", "stride", "dilation", "padding"):
-            sizes = getattr(self, name)
-            if len(sizes) != axes or not sizes:
-                raise ValueError(f"{name} of a window must have {axes} entries, got {sizes}")
-            if min(sizes) < (name != "padding"):
-                raise ValueError(f"{name} of a window must be at least {int(name != 'padding')}, got {sizes}")
+            object.__setattr__(self, name, whole(f"{name} of a window", getattr(self, name)))
+        for name in ("output", "input", "kernel", "stride", "dilation", "padding"):
+            sizes = wholes(f"{name} of a window", getattr(self, name), least=int(name != "padding"))
+            object.__setattr__(self, name, sizes)
+            if len(sizes) != (axes := len(self.output)) or not sizes:
+                raise ValueError(f"{name} of a window must have {axes or 'at least 1'} entries, got {sizes}")
 
     @property
     def m(self) -> int:
@@ -210,6 +235,14 @@ class Operator:
         Of a convolution whose `gemm` it lowers: ``gemm.m == window.m`` and ``gemm.k == window.k``.
     vector_ops
         Arithmetic operations outside the matrix product, done on the vector unit.
+
+    Raises
+    ------
+    TypeError
+        `vector_ops` is no whole number.
+    ValueError
+        A matrix product has fewer than two inputs or no output, a window is not that of the product,
+        a text names no phase, or `vector_ops` is negative or 2**62 or more.
     """
 
     name: str
@@ -222,6 +255,15 @@ class Operator:
     vector_ops: int = 0
 
     def __post_init__(self) -> None:
+        phase = word(f"phase of operator {self.name}", Phase, self.phase)
+        object.__setattr__(self, "phase", phase)
+        operations = whole(f"vector_ops of operator {self.name}", self.vector_ops, least=0)
+        object.__setattr__(self, "vector_ops", operations)
+        if self.gemm is not None and (len(self.inputs) < 2 or not self.outputs):
+            raise ValueError(
+                f"operator {self.name}: a matrix product needs its operands A and W as inputs and an output, "
+                f"got inputs {tuple(self.inputs)} and outputs {tuple(self.outputs)}"
+            )
         if self.window is None:
             return
         if self.gemm is None or (self.gemm.m, self.gemm.k) != (self.window.m, self.window.k):
@@ -236,7 +278,7 @@ class Operator:
         return self.gemm.macs if self.gemm else 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Workload:
     """A directed acyclic graph of operators, listed in an order in which they can run.
 
@@ -251,8 +293,15 @@ class Workload:
 
     Raises
     ------
+    TypeError
+        The batch is no whole number.
     ValueError
         The batch is below 1, or a tensor is unknown, has two producers, or is read before it is produced.
+
+    Examples
+    --------
+    >>> Workload.named("resnet8")
+    Workload(resnet8: 17 operators, 10 products, 77,706 parameters, 12.5 M MACs, batch 1)
     """
 
     name: str
@@ -264,8 +313,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
-        if self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        object.__setattr__(self, "batch", whole("batch", self.batch))
         available = set(self.inputs)
         for name in (*self.inputs, *self.outputs):
             self._known(name, "the graph")
@@ -284,6 +332,15 @@ class Workload:
                 available.add(name)
         if missing := [name for name in self.outputs if name not in available]:
             raise ValueError(f"graph output {missing[0]} has no producer")
+
+    def __repr__(self) -> str:
+        counts = (
+            (len(self.operators), "operator"),
+            (len(self.gemms()), "product"),
+            (self.parameters, "parameter"),
+        )
+        numbers = ", ".join(f"{number:,} {word}{'s' * (number != 1)}" for number, word in counts)
+        return f"Workload({self.name}: {numbers}, {_short(self.macs)} MACs, batch {self.batch})"
 
     def _known(self, name: str, user: str) -> None:
         if name not in self.tensors:
@@ -422,3 +479,11 @@ class Workload:
         from accel.networks import named_workload
 
         return named_workload(name, **options)
+
+
+def _short(number: int) -> str:
+    """Three digits of a number and its prefix: ``12.5 M``."""
+    scaled, prefixes = float(f"{number:.3g}"), list(" kMGTPE")
+    while scaled >= 1000 and len(prefixes) > 1:
+        scaled, _ = scaled / 1000, prefixes.pop(0)
+    return f"{scaled:.3g} {prefixes[0]}".rstrip()

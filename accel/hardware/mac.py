@@ -97,6 +97,10 @@ class MacCost:
     pipeline_register: RegisterCost
     replaced: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        numbers = f"{self.area_um2:,.1f} um2, {self.energy_pj:.3g} pJ, {self.delay_ns:.3g} ns"
+        return f"{numbers} (estimated)" if self.estimated else numbers
+
     @property
     def area_um2(self) -> float:
         """Area of the bare cell."""
@@ -290,6 +294,8 @@ def mac_cost(
     >>> cost = mac_cost("e4m3 x e4m3 + e6m9", node_nm=45)
     >>> round(cost.area_um2), round(cost.energy_pj, 3), round(cost.delay_ns, 2), cost.estimated
     (829, 0.462, 3.55, False)
+    >>> print(cost)
+    828.9 um2, 0.462 pJ, 3.55 ns
     >>> {part: round(um2) for part, um2 in cost.area_parts_um2.items() if um2}
     {'multiplier': 156, 'alignment': 151, 'adder': 74, 'normaliser': 151, 'rounding': 82, 'exponent': 141, \
 'register': 72}

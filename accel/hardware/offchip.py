@@ -56,12 +56,13 @@ class OffchipMemory:
         return units * self.bandwidth_gb_s * 1e3 / clock_mhz
 
 
-@lru_cache(maxsize=1024)
 def offchip_memory(name: str, *, library: Library = DEFAULT) -> OffchipMemory:
     """Look up a memory type; case does not matter.
 
     Raises
     ------
+    TypeError
+        The name is no text.
     ValueError
         The type is unknown; the message lists those known.
 
@@ -71,6 +72,13 @@ def offchip_memory(name: str, *, library: Library = DEFAULT) -> OffchipMemory:
     >>> memory.pj_per_bit, memory.bandwidth_gb_s, memory.unit
     (3.9, 256.0, 'one stack')
     """
+    if not isinstance(name, str):
+        raise TypeError(f"offchip must be a name, got {name!r}")
+    return _memory(name, library)
+
+
+@lru_cache(maxsize=1024)
+def _memory(name: str, library: Library) -> OffchipMemory:
     table = library.section("offchip")
     row = table.get(name.strip().upper())
     if row is None:

@@ -136,6 +136,8 @@ class Draft:
             number += 1
             unique = f"{name}_{number}"
         self._names.add(unique)
+        if not outputs:
+            return  # nothing reads its results
         if channels is not None:
             self.channels[unique] = channels
         self.operators.append(

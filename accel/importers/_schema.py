@@ -10,12 +10,13 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from accel._given import LIMIT
 from numerics.block import parse_any_format
 
 TableT = TypeVar("TableT", bound=BaseModel)
 
-Positive: TypeAlias = Annotated[int, Field(ge=1)]
-NotNegative: TypeAlias = Annotated[int, Field(ge=0)]
+Positive: TypeAlias = Annotated[int, Field(ge=1, lt=LIMIT)]
+NotNegative: TypeAlias = Annotated[int, Field(ge=0, lt=LIMIT)]
 
 
 class Table(BaseModel):
@@ -74,6 +75,8 @@ def _line(error: ErrorDetails, model: type[BaseModel], data: object) -> str:
             return f"{path}: {context['error']}"
         case "greater_than_equal":
             wish = f"must be at least {context['ge']}"
+        case "less_than":
+            wish = "must be below 2**62"
         case "int_type" | "int_from_float":
             wish = "must be a whole number"
         case "string_type":

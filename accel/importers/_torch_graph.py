@@ -323,8 +323,8 @@ class TorchGraph:
             output = self._unique(f"{taken}.output" + (f"_{place}" if place else ""), self.tensors)
             self._declare(output, shape, Role.ACTIVATION, formats[place] if formats else BINARY32)
             outputs.append(output)
-        self.operators.append(
-            Operator(
+        try:
+            added = Operator(
                 name=taken,
                 kind=kind,
                 inputs=tuple(inputs),
@@ -333,7 +333,9 @@ class TorchGraph:
                 window=window,
                 vector_ops=vector_ops,
             )
-        )
+        except ValueError as error:  # more operations than can be counted
+            raise NetworkError(str(error)) from None
+        self.operators.append(added)
         return tuple(outputs)
 
     def stand_for(self, node: Node, *names: str) -> None:
@@ -397,7 +399,10 @@ class TorchGraph:
         return f"{path}.{kind}".removeprefix(".")
 
     def _declare(self, name: str, shape: tuple[int, ...], role: Role, element: ElementFormat) -> None:
-        self.tensors[name] = Tensor(name=name, shape=shape, role=role, format=element)
+        try:
+            self.tensors[name] = Tensor(name=name, shape=shape, role=role, format=element)
+        except ValueError as error:  # a size beyond 2**62
+            raise NetworkError(str(error)) from None
 
     @staticmethod
     def _unique(name: str, taken: Any) -> str:

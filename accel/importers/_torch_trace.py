@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import torch
@@ -46,6 +48,23 @@ def without_data(name: str, module: Module) -> Module:
         raise NetworkError(f"{name} cannot be copied: {brief(error)}") from error
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither warnings nor PyTorch's own log: what matters of an error is in the exception.
+
+    A part of PyTorch whose log was asked for by name, as by ``TORCH_LOGS``, keeps its own level.
+    """
+    log = logging.getLogger("torch")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch about PyTorch, and of the user's module
+            yield
+    finally:
+        log.setLevel(level)
+
+
 def exported(name: str, module: Module, inputs: Sequence[TorchTensor]) -> ExportedProgram:
     """Program of a module on the meta device, as it was written: with views and in-place operators.
 
@@ -58,8 +77,7 @@ def exported(name: str, module: Module, inputs: Sequence[TorchTensor]) -> Export
     torch.backends.mha.set_fastpath_enabled(False)  # it hides its products in one fused operator
     try:
         # What the module makes without naming a device must be where its weights are.
-        with warnings.catch_warnings(), torch.device("meta"), torch.enable_grad():
-            warnings.simplefilter("ignore")  # of PyTorch about PyTorch, and of the user's module
+        with quiet(), torch.device("meta"), torch.enable_grad():
             return torch.export.export(module, tuple(inputs), strict=False)
     except Exception as error:  # anything that the exporter or the user's module raises
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
@@ -85,8 +103,7 @@ def functional(name: str, program: ExportedProgram) -> ExportedProgram:
     }
     table[aten.einsum.default] = _einsum
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch about PyTorch
+        with quiet():
             decomposed: ExportedProgram = program.run_decompositions(table)
     except Exception as error:  # anything that PyTorch raises
         raise NetworkError(f"{name} cannot be written without in-place operators: {brief(error)}") from error

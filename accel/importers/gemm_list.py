@@ -119,7 +119,8 @@ def from_toml(path: str | Path) -> Workload:
             try:
                 builder.add(layer)
             except ValueError as error:
-                raise ValueError(f"{path}: {kind}[{place}]{error}") from None
+                key = str(error) if str(error).startswith(".") else f": {error}"
+                raise ValueError(f"{path}: {kind}[{place}]{key}") from None
     return builder.workload(layers.name or Path(path).stem)
 
 

@@ -28,6 +28,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, model_validator
 
+from accel._given import LIMIT
 from accel.importers._schema import (
     NotNegative,
     Positive,
@@ -68,6 +69,8 @@ class _Tensor(Table):
             raise ValueError(f"must be a number of bytes or a table with a shape, got {value!r}")
         if value < 0:
             raise ValueError(f"must be at least 0 bytes, got {value}")
+        if value >= LIMIT:
+            raise ValueError(f"must be below 2**62 bytes, got {value}")
         return {"shape": [value]}
 
 

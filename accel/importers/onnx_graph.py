@@ -33,6 +33,7 @@ from types import MappingProxyType
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from accel._given import whole
 from accel.accumulations import NetworkError
 from accel.importers._onnx_attention import is_attention, read_attention
 from accel.importers._onnx_draft import Draft
@@ -93,8 +94,11 @@ def from_onnx(
     >>> network.batch, network.operators[0].kind, network.operators[0].gemm
     (4, 'conv2d+relu', Gemm(m=49284, n=64, k=27, count=1))
     """
-    if batch is not None and batch < 1:
-        raise NetworkError(f"batch must be at least 1, got {batch}")
+    if batch is not None:
+        try:
+            batch = whole("batch", batch)
+        except ValueError as error:
+            raise NetworkError(str(error)) from None
     if isinstance(source, ModelProto):
         model, folder, name = source, None, name or source.graph.name or "onnx"
     else:

@@ -63,15 +63,23 @@ def from_torch(
 
     Raises
     ------
+    TypeError
+        `module` is no module, or an input no tensor.
     NetworkError
         A ``ValueError``: the module cannot be exported, the shape of a result depends on the data, an
         operator hides products that cannot be told from its arguments, or elements are of a type that
         has no format.
     """
+    if not isinstance(module, Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
     name = name or type(module).__name__
     if not inputs:
         raise NetworkError(f"{name} needs at least one example input")
     for place, tensor in enumerate(inputs):
+        if not isinstance(tensor, TorchTensor):
+            raise TypeError(
+                f"input {place} of {name} must be a tensor such as torch.empty(2, 3), got {tensor!r}"
+            )
         if 0 in tensor.shape:
             raise NetworkError(f"input {place} of {name} must not be empty, got shape {tuple(tensor.shape)}")
     twin = without_data(name, module).eval()

@@ -222,6 +222,30 @@ def test_what_there_is_not_is_refused_in_one_line(name, options, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet8", {"batch": 1.5}, "batch must be a whole number, got 1.5"),
+        ("resnet8", {"batch": True}, "batch must be a whole number, got True"),
+        ("zoo:vgg19", {"batch": "2"}, "batch must be a whole number, got '2'"),
+        ("gpt2-block", {"tokens": "x"}, "tokens must be a whole number, got 'x'"),
+        ("gpt2-block", {"context": 8.0}, "context must be a whole number, got 8.0"),
+    ],
+)
+def test_what_is_no_whole_number_is_refused_with_its_name(name, options, message):
+    with pytest.raises(TypeError) as error:
+        named_workload(name, **options)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("name", [None, 8, ["resnet8"]])
+def test_a_network_is_named_by_text(name):
+    with pytest.raises(NetworkError) as error:
+        named_workload(name)
+    assert str(error.value).startswith(f"there is no network {name!r}, known are resnet18, ")
+    assert "\n" not in str(error.value)
+
+
 def test_a_workload_is_found_by_name():
     assert Workload.named("digits-cnn", batch=3) == workload("digits-cnn", batch=3)
 

@@ -192,6 +192,8 @@ def test_a_batch_must_be_positive():
     for name in ("resnet20", "zoo:vgg19"):
         with pytest.raises(NetworkError, match="batch must be at least 1, got 0"):
             named_products(name, 0)
+        with pytest.raises(TypeError, match=r"batch must be a whole number, got 1\.5"):
+            named_products(name, 1.5)
 
 
 def test_the_list_of_names_loads_neither_pytorch_nor_onnx():

@@ -143,3 +143,8 @@ def test_what_is_no_whole_number_is_refused_with_its_name():
         flat(fc, batch=2, **{**shapes, "y": (3, 3)}).with_batch(3)
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
         flat(fc, batch=2, **shapes).with_batch(0)
+    for batch in ("3", 1.5):
+        with pytest.raises(TypeError, match=f"batch must be a whole number, got {batch!r}"):
+            flat(fc, batch=2, **shapes).with_batch(batch)
+    with pytest.raises(ValueError, match=r"a size of the shape of tensor x must be below 2\*\*62"):
+        flat(fc, batch=1, x=(2**40, 5), w=(3, 5), y=(2, 3)).with_batch(2**30)

@@ -286,6 +286,33 @@ def test_comparisons_let_no_error_through():
     assert [op.name for op in step.operators] == ["one", "rank", "loss"]
 
 
+def test_the_gradient_of_a_product_that_is_the_loss_multiplies_nothing():
+    roles = {"x": Role.ACTIVATION, "w": Role.WEIGHT, "y": Role.ACTIVATION}
+    dot = Operator(name="dot", kind="linear", inputs=("x", "w"), outputs=("y",), gemm=Gemm(m=1, n=1, k=4))
+    step = training_step(
+        Workload(
+            name="graph",
+            operators=(dot,),
+            tensors={n: Tensor(name=n, shape=() if n == "y" else (4,), role=r) for n, r in roles.items()},
+            inputs=("x", "w"),
+            outputs=("y",),
+        )
+    )
+    # The error of each operand is the other operand.
+    back, gradient = by_name(step, "dot.backward", "dot.gradient")
+    assert (back.inputs, back.outputs, back.gemm) == (("w",), ("x.error",), None)
+    assert (gradient.inputs, gradient.outputs, gradient.gemm) == (("x",), ("w.gradient",), None)
+
+
+def test_a_weight_that_is_read_to_no_end_is_not_updated():
+    probe = Operator(name="probe", kind="probe", inputs=("w",), outputs=())
+    step = training_step(linear_graph(probe, linear("one", "x", "a"), outputs=("a", "x")))
+    assert [op.name for op in step.operators if op.kind == "sgd_momentum"] == ["one.update"]
+    # It is an output itself, so that its gradient comes from outside.
+    step = training_step(linear_graph(probe, linear("one", "x", "a"), outputs=("w", "x")))
+    assert [op.name for op in step.operators] == ["probe", "one"]
+
+
 def test_what_cannot_be_trained_is_refused_with_its_name():
     fused = Operator(name="one", kind="linear+hardswish", inputs=("x", "w"), outputs=("a",))
     with pytest.raises(

@@ -1,12 +1,14 @@
 """Tensors in their formats, and policies of formats for whole workloads."""
 
+from dataclasses import replace
 from math import ceil
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accel.workload import Gemm, Operator, Phase, Role, Tensor, Workload
+from accel.workload import Gemm, Operator, Phase, Role, Tensor, Window, Workload
 from numerics.block import BlockFormat
 from numerics.formats import BINARY32, E4M3, E5M2, FixedFormat, FloatFormat
 
@@ -171,9 +173,154 @@ def test_new_values_of_parameters_do_not_count_as_parameters():
     assert {operator.phase for operator in step.operators} == set(Phase)
 
 
-def test_a_batch_must_be_positive():
-    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
-        Workload(name="none", operators=(), tensors={}, inputs=(), outputs=(), batch=0)
+@pytest.mark.parametrize(
+    ("batch", "kind", "message"),
+    [
+        (0, ValueError, "batch must be at least 1, got 0"),
+        (2**62, ValueError, r"batch must be below 2\*\*62, got 4611686018427387904"),
+        (1.5, TypeError, "batch must be a whole number, got 1.5"),
+        ("3", TypeError, "batch must be a whole number, got '3'"),
+        (True, TypeError, "batch must be a whole number, got True"),
+    ],
+)
+def test_a_batch_is_a_whole_number_of_at_least_one(batch, kind, message):
+    with pytest.raises(kind, match=message):
+        Workload(name="none", operators=(), tensors={}, inputs=(), outputs=(), batch=batch)
+    for change in (graph().with_batch, graph().training):
+        with pytest.raises(kind, match=message):
+            change(batch)
+
+
+def test_texts_of_a_tensor_are_parsed_and_its_sizes_are_integers():
+    given = Tensor(name="x", shape=[np.int64(2), 33], role="input", format="mxfp4")
+    assert given == Tensor(name="x", shape=(2, 33), role=Role.INPUT, format=MXFP4)
+    assert [type(size) for size in given.shape] == [int, int]
+    assert given.role is Role.INPUT
+    assert hash(given) == hash(replace(given))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"format": "int99x"}, ValueError, "tensor x: .*int99x"),
+        ({"format": 8}, TypeError, "tensor x: format must be text, .*, got 8"),
+        ({"role": "inpt"}, ValueError, "role of tensor x must be one of input, index, .*, got 'inpt'"),
+        ({"role": None}, ValueError, "role of tensor x must be one of input, index, .*, got None"),
+        ({"shape": 3}, TypeError, "the shape of tensor x must be a tuple of whole numbers, got 3"),
+        ({"shape": (1.5,)}, TypeError, "a size of the shape of tensor x must be a whole number, got 1.5"),
+        ({"shape": (True,)}, TypeError, "a size of the shape of tensor x must be a whole number, got True"),
+        ({"shape": "23"}, TypeError, "a size of the shape of tensor x must be a whole number, got '2'"),
+        ({"shape": (2, -1)}, ValueError, "a size of the shape of tensor x must be at least 0, got -1"),
+        (
+            {"shape": (10**30,)},
+            ValueError,
+            r"a size of the shape of tensor x must be below 2\*\*62, got 10+$",
+        ),
+    ],
+)
+def test_a_wrong_tensor_is_refused_in_one_line(wrong, kind, message):
+    with pytest.raises(kind, match=message) as error:
+        Tensor(**{"name": "x", "shape": (2,), "role": Role.INPUT} | wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("size", ["m", "n", "k", "count"])
+def test_sizes_of_a_product_are_whole_numbers_in_range(size):
+    sizes = {"m": 2, "n": 3, "k": 5, "count": 7}
+    assert Gemm(**sizes | {size: np.int32(9)}) == Gemm(**sizes | {size: 9})
+    assert Gemm(**sizes | {size: 2**62 - 1}).macs == 210 // sizes[size] * (2**62 - 1)
+    for value in (1.5, "3", True, None):
+        with pytest.raises(TypeError, match=f"{size} must be a whole number, got {value!r}"):
+            Gemm(**sizes | {size: value})
+    with pytest.raises(ValueError, match=f"{size} must be at least 1, got 0"):
+        Gemm(**sizes | {size: 0})
+    with pytest.raises(ValueError, match=rf"{size} must be below 2\*\*62, got 1000"):
+        Gemm(**sizes | {size: 10**30})
+
+
+WINDOW = {
+    "batch": 1,
+    "channels": 3,
+    "input": (8, 8),
+    "output": (8, 8),
+    "kernel": (3, 3),
+    "stride": (1, 1),
+    "dilation": (1, 1),
+    "padding": (1, 1),
+}
+
+
+def test_sizes_of_a_window_become_tuples_of_integers():
+    assert Window(**WINDOW | {"kernel": [np.int64(3), 3]}) == Window(**WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"batch": 1.5}, TypeError, "batch of a window must be a whole number, got 1.5"),
+        ({"channels": True}, TypeError, "channels of a window must be a whole number, got True"),
+        ({"channels": 0}, ValueError, "channels of a window must be at least 1, got 0"),
+        ({"batch": 2**62}, ValueError, r"batch of a window must be below 2\*\*62"),
+        ({"kernel": 3}, TypeError, "kernel of a window must be a tuple of whole numbers, got 3"),
+        ({"kernel": (3, "3")}, TypeError, "a size of kernel of a window must be a whole number, got '3'"),
+        ({"stride": (0, 1)}, ValueError, "a size of stride of a window must be at least 1, got 0"),
+        ({"padding": (0, -1)}, ValueError, "a size of padding of a window must be at least 0, got -1"),
+        ({"input": (10**30, 1)}, ValueError, r"a size of input of a window must be below 2\*\*62"),
+        ({"dilation": (1,)}, ValueError, r"dilation of a window must have 2 entries, got \(1,\)"),
+        ({"output": ()}, ValueError, r"output of a window must have at least 1 entries, got \(\)"),
+    ],
+)
+def test_a_wrong_window_is_refused_with_its_key(wrong, kind, message):
+    with pytest.raises(kind, match=message):
+        Window(**WINDOW | wrong)
+
+
+def test_the_phase_of_an_operator_may_be_text():
+    operator = Operator(name="a", kind="add", inputs=("x",), outputs=("y",), phase="backward")
+    assert operator.phase is Phase.BACKWARD
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"inputs": ("x",)}, ValueError, r"operator fc: a matrix product needs .*, got inputs \('x',\) and"),
+        ({"outputs": ()}, ValueError, r"operator fc: a matrix product needs .* and outputs \(\)"),
+        ({"phase": "back"}, ValueError, "phase of operator fc must be one of forward, .*, got 'back'"),
+        ({"vector_ops": 0.5}, TypeError, "vector_ops of operator fc must be a whole number, got 0.5"),
+        ({"vector_ops": -1}, ValueError, "vector_ops of operator fc must be at least 0, got -1"),
+        ({"vector_ops": 2**62}, ValueError, r"vector_ops of operator fc must be below 2\*\*62"),
+    ],
+)
+def test_a_wrong_operator_is_refused_with_its_name(wrong, kind, message):
+    right = {
+        "name": "fc",
+        "kind": "linear",
+        "inputs": ("x", "w"),
+        "outputs": ("y",),
+        "gemm": Gemm(m=1, n=2, k=3),
+    }
+    assert Operator(**right).macs == 6
+    with pytest.raises(kind, match=message) as error:
+        Operator(**right | wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_a_workload_shows_as_one_line():
+    text = "Workload(tokens: 3 operators, 1 product, 128 parameters, 384 MACs, batch 2)"
+    assert repr(graph()) == str(graph()) == text
+
+
+@pytest.mark.parametrize(
+    ("m", "shown"),
+    [(999, "999"), (1000, "1 k"), (12_500_000, "12.5 M"), (999_600, "1 M"), (7 * 10**19, "70 E")],
+)
+def test_multiply_accumulates_show_three_digits(m, shown):
+    count = 100 if m > 2**62 else 1
+    tensors = {n: Tensor(name=n, shape=(1,), role="activation") for n in "xwy"}
+    gemm = Gemm(m=m // count, n=1, k=1, count=count)
+    product = Operator(name="fc", kind="matmul", inputs=("x", "w"), outputs=("y",), gemm=gemm)
+    workload = Workload(name="one", operators=(product,), tensors=tensors, inputs=("x", "w"), outputs=("y",))
+    assert repr(workload) == f"Workload(one: 1 operator, 1 product, 0 parameters, {shown} MACs, batch 1)"
 
 
 @given(exp_bits=st.integers(2, 8), frac_bits=st.integers(1, 15))

@@ -243,3 +243,8 @@ def test_parts_add_and_scale_by_name():
     parts = (MacParts(adder=1.0, scale=2.0) + MacParts(adder=3.0, register=1.0)) * 2.0
     assert parts == MacParts(adder=8.0, scale=4.0, register=2.0)
     assert parts.total == 14.0
+
+
+def test_a_cost_prints_as_one_line():
+    assert str(mac_cost("e4m3 x e4m3 + e6m9")) == "828.9 um2, 0.462 pJ, 3.55 ns"
+    assert str(mac_cost("e4m3 x e4m3 + e6m9", node_nm=7)).endswith(" ns (estimated)")

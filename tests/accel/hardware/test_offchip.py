@@ -62,6 +62,13 @@ def test_no_clock_or_no_memory_is_refused(clock_mhz, units, message):
         offchip_memory("HBM2").bytes_per_cycle(clock_mhz, units)
 
 
+@pytest.mark.parametrize("name", [None, 3, ["DDR4"]])
+def test_a_memory_is_named_by_text(name):
+    with pytest.raises(TypeError) as error:
+        offchip_memory(name)
+    assert str(error.value) == f"offchip must be a name, got {name!r}"
+
+
 def test_an_unknown_memory_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"offchip must be one of LPDDR4.*got 'SDRAM'"):
         offchip_memory("SDRAM")

@@ -175,6 +175,14 @@ CONV = '[[conv]]\nname = "c"\nchannels = 4\nheight = 5\nwidth = 5\nfilters = 6\n
         (CONV + "stride = 0", "conv[0].stride must be at least 1, got 0"),
         (CONV + "padding = [1, 1, 1]", "conv[0].padding must have 2 entries, got [1, 1, 1]"),
         (CONV + "padding = -1", "conv[0].padding must be at least 0, got -1"),
+        (
+            GEMM.replace("m = 2", "m = 4611686018427387904"),
+            "gemm[0].m must be below 2**62, got 4611686018427387904",
+        ),
+        (
+            f"batch = {2**61}\n" + CONV,
+            f"conv[0]: m must be below 2**62, got {9 * 2**61}",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_with_its_place(text, message, tmp_path):

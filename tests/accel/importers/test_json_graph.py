@@ -148,7 +148,9 @@ def workloads(draw):
             Operator(
                 name=f"make {name}",
                 kind=draw(st.sampled_from(["conv2d+relu", "add", "other"])),
-                inputs=tuple(draw(st.lists(st.sampled_from(names[:place]), max_size=3))),
+                inputs=tuple(
+                    draw(st.lists(st.sampled_from(names[:place]), min_size=2 if product else 0, max_size=3))
+                ),
                 outputs=(name,),
                 phase=draw(st.sampled_from(list(Phase))),
                 gemm=product,
@@ -262,6 +264,28 @@ WINDOW |= {"dilation": [1], "padding": [0]}
             (
                 "operators[0]: operator fc1: a window of m 4 and k 1 needs a matrix product of that m and k, "
                 "got None"
+            ),
+        ),
+        (broken("tensors", "h", to=2**62), f"tensors['h']: must be below 2**62 bytes, got {2**62}"),
+        (
+            broken("tensors", "h", to={"shape": [2, 10**30]}),
+            f"tensors['h'].shape[1] must be below 2**62, got {10**30}",
+        ),
+        (
+            broken("operators", 0, "gemm", to={"m": 10**30, "n": 1, "k": 1}),
+            f"operators[0].gemm.m must be below 2**62, got {10**30}",
+        ),
+        (
+            broken("operators", 1, "vector_ops", to=2**62),
+            f"operators[1].vector_ops must be below 2**62, got {2**62}",
+        ),
+        (
+            broken(
+                "operators", 2, to=PLAIN["operators"][2] | {"inputs": ["y"], "gemm": {"m": 1, "n": 1, "k": 1}}
+            ),
+            (
+                "operators[2]: operator add: a matrix product needs its operands A and W as inputs and an "
+                "output, got inputs ('y',) and outputs ('z',)"
             ),
         ),
         (broken("batch", to=0), "batch must be at least 1, got 0"),

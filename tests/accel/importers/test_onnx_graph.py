@@ -1365,3 +1365,19 @@ def test_every_example_of_an_operator_is_read_or_refused_in_one_line():
         assert_alive(workload)
     assert not any("\n" in text for text in refused)
     assert len(refused) < 350
+
+
+def test_a_batch_is_a_whole_number_of_at_least_one():
+    add = node("Add", "x x", "y")
+    for batch in (1.5, "2", True):
+        with pytest.raises(TypeError, match=f"batch must be a whole number, got {batch!r}"):
+            read([add], {"x": [2, 3]}, batch=batch)
+    with pytest.raises(NetworkError, match="batch must be at least 1, got 0"):
+        read([add], {"x": [2, 3]}, batch=0)
+
+
+def test_sizes_that_64_bits_cannot_count_are_refused_with_their_name():
+    with pytest.raises(
+        NetworkError, match=r"a size of the shape of tensor x must be below 2\*\*62, got 46116"
+    ):
+        read([node("Neg", "x", "y")], {"x": [2, 2**62]})

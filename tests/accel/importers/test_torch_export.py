@@ -1,5 +1,6 @@
 """PyTorch modules become the graphs one would draw by hand."""
 
+import logging
 from math import prod
 
 import pytest
@@ -784,3 +785,52 @@ def test_without_an_example_input_nothing_can_be_exported():
 def test_an_empty_example_input_is_refused():
     with pytest.raises(NetworkError, match=r"input 0 of ReLU must not be empty, got shape \(0, 3\)"):
         from_torch(nn.ReLU(), torch.empty(0, 3))
+
+
+@pytest.mark.parametrize(
+    ("module", "given", "message"),
+    [
+        (nn.Linear(3, 4), (2, 3), r"input 0 of Linear must be a tensor such as .*, got \(2, 3\)"),
+        ("resnet8", torch.empty(2, 3), r"module must be a torch.nn.Module, got 'resnet8'"),
+    ],
+)
+def test_what_is_no_module_or_no_tensor_is_refused(module, given, message):
+    with pytest.raises(TypeError, match=message):
+        from_torch(module, given)
+
+
+def test_a_wrong_shape_is_one_line_without_the_log_of_pytorch(caplog):
+    logs = [logging.getLogger(name) for name in ("torch", "torch._subclasses.fake_tensor")]
+    level = logs[0].level
+    for log in logs:
+        log.addHandler(caplog.handler)
+    try:
+        with pytest.raises(NetworkError, match=r"Linear cannot be exported for inputs \(2, 5\)") as error:
+            from_torch(nn.Linear(3, 4), torch.empty(2, 5))
+    finally:
+        for log in logs:
+            log.removeHandler(caplog.handler)
+    assert "\n" not in str(error.value)
+    assert [found for found in caplog.records if found.levelno > logging.DEBUG] == []
+    assert logs[0].level == level
+
+
+@pytest.mark.parametrize(
+    ("function", "size", "message"),
+    [
+        (
+            torch.neg,
+            2**62,
+            r"a size of the shape of tensor inputs_0 must be below 2\*\*62, got 46116860184273",
+        ),
+        (
+            lambda x: torch.softmax(x, 0),
+            2**60,
+            r"vector_ops of operator softmax must be below 2\*\*62, got 5",
+        ),
+    ],
+)
+def test_what_64_bits_cannot_count_is_refused_with_its_name(function, size, message):
+    with pytest.raises(NetworkError, match=message) as error:
+        graph(function, torch.empty(size, dtype=torch.int8, device="meta"))
+    assert "\n" not in str(error.value)
