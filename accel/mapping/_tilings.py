@@ -397,19 +397,33 @@ def together(work, transfer, exponent):
 def fewest_cycles(product, engine, ms, ns, ks, by_m, by_n, by_k, by_tile):
     """Fewest cycles on the array of any candidate whose sums have room, whatever the scratchpad."""
     fewest, count = np.inf, product[COUNT]
+    rows, columns, flow = engine[ROWS], engine[COLUMNS], engine[DATAFLOW]
+    n_sizes, n_tiles = ns[:, T_LARGEST].copy(), ns[:, T_TILES].copy()
+    n_folds = np.ceil(n_sizes / columns)
+    quickest_n = by_n.min()
     for i in range(ms.shape[0] - 1, -1, -1):
+        m_size, tiles_m = ms[i, M_LARGEST], ms[i, M_TILES]
+        m_folds = math.ceil(m_size / columns)
         for c in range(ks.shape[0] - 1, -1, -1):
+            tiles_k, both = ks[c, T_TILES], by_m[i] * by_k[c]
+            if (both * quickest_n + by_tile * tiles_m * tiles_k) * count >= fewest:
+                continue
             for j in range(ns.shape[0] - 1, -1, -1):
-                if waiting_sums(engine, ms[i], ns[j], ks[c]) <= engine[SUMS]:
-                    tiles = ms[i, M_TILES] * ns[j, T_TILES] * ks[c, T_TILES]
-                    cycles = (by_m[i] * by_n[j] * by_k[c] + by_tile * tiles) * count
-                    if cycles < fewest:
-                        if engine[PIPELINED] != 0:
-                            cycles = count * array_cycles(
-                                engine, ms[i], ns[j], ks[c], product[M], product[N], product[K]
-                            )
-                        fewest = min(fewest, cycles)
-                    break
+                if tiles_k > 1:
+                    sums = n_sizes[j] * m_folds if flow == IS else m_size * n_folds[j]
+                elif flow == OS or ks[c, T_LARGEST] <= rows:
+                    sums = 0.0
+                else:
+                    sums = n_sizes[j] if flow == IS else m_size
+                if sums > engine[SUMS]:
+                    continue
+                cycles = (both * by_n[j] + by_tile * tiles_m * n_tiles[j] * tiles_k) * count
+                if cycles < fewest:
+                    if engine[PIPELINED] != 0:
+                        cycles = count * array_cycles(
+                            engine, ms[i], ns[j], ks[c], product[M], product[N], product[K]
+                        )
+                    fewest = min(fewest, cycles)
     return fewest
 
 
