@@ -50,12 +50,13 @@ def run_schedule(
     for name in schedule.order:
         step = place[name]
         layer = work.layers[step]
-        tiling = given.get(name)
-        if layer is not None and tiling is None:
-            found = _cached_in_place(layer, engine, objective)
-            assert found is not None, "a tile of one row and one column needs one sum per column"
-            tiling = found.tiling
-        run.append(operator_cost(work, units, step, tiling, movements[name]))
+        tiled = None
+        if layer is not None and name in given:
+            tiled = measure_tiling(given[name], layer, engine, stays=_ALL_STAY)
+        elif layer is not None:
+            tiled = _cached_in_place(layer, engine, objective)
+            assert tiled is not None, "a tile of one row and one column needs one sum per column"
+        run.append(operator_cost(work, units, step, tiled, movements[name]))
     return run
 
 
@@ -152,7 +153,7 @@ def _retiled(
                 fetched[name] = fetched.get(name, 0) + moved_bytes
         whole = {name: max(size, work.workload.tensors[name].bytes) for name, size in fetched.items()}
         other = operator_cost(
-            work, units, step, found.tiling, replace(moved, read_bytes={**moved.read_bytes, **whole})
+            work, units, step, found, replace(moved, read_bytes={**moved.read_bytes, **whole})
         )
         again[step] = min(run[step], other, key=lambda cost: _worth([cost], objective))
     return min(run, again, key=lambda found: _worth(found, objective))
@@ -290,6 +291,6 @@ def _run(
         tiling, moved = found.tiling if found else None, movements[operator.name]
         key = (step, tiling, moved.resident, *moved.read_bytes.items(), None, *moved.written_bytes.items())
         if key not in known:
-            known[key] = operator_cost(work, units, step, tiling, moved)
+            known[key] = operator_cost(work, units, step, found, moved)
         run.append(known[key])
     return run

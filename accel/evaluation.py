@@ -149,7 +149,7 @@ def evaluate(
         estimates=(
             *estimates_of(design),
             *(() if is_optimal else (_GREEDY,)),
-            *_wide_tensors(design, workload),
+            *_wide_tensors(design, work),
         ),
         replaced=replaced_in(design),
     )
@@ -247,21 +247,16 @@ def _plain(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _wide_tensors(design: Design, workload: Workload) -> tuple[str, ...]:
+def _wide_tensors(design: Design, work: Work) -> tuple[str, ...]:
     """Warn of operands that are stored wider than the array takes them: mostly by oversight."""
-    takes = max(design.mac.a_bits, design.mac.w_bits)
-    stored = {
-        name: workload.tensors[name].bits / workload.tensors[name].elements
-        for operator in workload.gemms()
-        for name in operator.inputs[:2]
-        if workload.tensors[name].elements
-    }
+    takes, stored = max(design.mac.a_bits, design.mac.w_bits), work.stored_bits
     if not (wide := {name: bits for name, bits in stored.items() if bits > takes}):
         return ()
     name = next(iter(wide))
     note = (
         f"{len(wide)} of {len(stored)} operands are stored wider than the array's {takes:g} bits, such as "
-        f"{name} in {workload.tensors[name].format}; with_formats({str(design.operand)!r}) stores them so"
+        f"{name} in {work.workload.tensors[name].format}; "
+        f"with_formats({str(design.operand)!r}) stores them so"
     )
     return (note,)
 

@@ -11,6 +11,7 @@ the operator, by its tiling. Every byte belongs to one of the two:
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -74,8 +75,22 @@ def streaming(workload: Workload) -> Streaming:
     return Streaming.from_uses(sizes, costs, 0, steps=len(workload.operators), outputs=workload.outputs)
 
 
+# By id, with the schedule's life: a schedule holds a workload and so has no hash.
+_SCHEDULED: dict[int, tuple[weakref.ref[Schedule], Mapping[str, Movement]]] = {}
+
+
 def scheduled(schedule: Schedule) -> Mapping[str, Movement]:
-    """Movements by operator of a schedule that holds all operands of an operator at once."""
+    """Movements by operator of a schedule that holds all operands of an operator at once; kept."""
+    key = id(schedule)
+    if (known := _SCHEDULED.get(key)) is not None and known[0]() is schedule:
+        return known[1]
+    movements = _scheduled(schedule)
+    _SCHEDULED[key] = (weakref.ref(schedule), movements)
+    weakref.finalize(schedule, _SCHEDULED.pop, key, None)
+    return movements
+
+
+def _scheduled(schedule: Schedule) -> Mapping[str, Movement]:
     moves: dict[str, tuple[dict[str, int], dict[str, int]]] = {name: ({}, {}) for name in schedule.order}
     for transfer in schedule.transfers:
         side = moves[schedule.order[transfer.step]][transfer.kind in _DRAINS]

@@ -14,7 +14,7 @@ from accel._units import Units
 from accel.cost import Access, OperatorCost
 from accel.mapping._tilings import together
 from accel.mapping.search import Tiled, measure_tiling
-from accel.mapping.tiling import Layer, Tiling, layer_of
+from accel.mapping.tiling import Layer, layer_of
 from accel.movement import Movement, partial_reads, streaming
 from accel.schedule.streamed import Streaming
 from accel.workload import Operator, Role, Workload
@@ -44,6 +44,7 @@ class Work:
     a_use: NDArray[np.int64]  # index of the use of A, W and the result of each operator, or -1
     w_use: NDArray[np.int64]
     o_use: NDArray[np.int64]
+    stored_bits: Mapping[str, float]  # of an element of each operand of a product
 
 
 # By id, with the workload's life: a workload holds a mapping and so has no hash.
@@ -65,16 +66,22 @@ def work_of(workload: Workload) -> Work:
         if layer is not None:
             for row, name in zip(uses, (*operator.inputs[:2], operator.outputs[0]), strict=True):
                 row[step] = place.get((step, name), -1)
-    work = Work(workload, layers, problem, *uses)
+    operands = (workload.tensors[name] for operator in workload.gemms() for name in operator.inputs[:2])
+    stored_bits = {found.name: found.bits / found.elements for found in operands if found.elements}
+    a_use, w_use, o_use = uses
+    work = Work(workload, layers, problem, a_use, w_use, o_use, stored_bits)
     _WORKS[key] = (weakref.ref(workload), work)
     weakref.finalize(workload, _WORKS.pop, key, None)
     return work
 
 
 def operator_cost(
-    work: Work, units: Units, step: int, tiling: Tiling | None, movement: Movement
+    work: Work, units: Units, step: int, tiled: Tiled | None, movement: Movement
 ) -> OperatorCost:
-    """Traffic, cycles and energy of the operator at `step`, its product cut as `tiling` says."""
+    """Traffic, cycles and energy of the operator at `step`, its product cut as `tiled` says.
+
+    Of `tiled` only the tiling counts where other tensors stay than it was measured for.
+    """
     operator, layer = work.workload.operators[step], work.layers[step]
     engine = units.engine
     traffic: dict[tuple[str, str], list[float]] = {}
@@ -85,18 +92,19 @@ def operator_cost(
             both[0] += read
             both[1] += written
 
-    tiled = None
-    if layer is not None and tiling is not None:
+    if layer is not None and tiled is not None:
         names = (*operator.inputs[:2], operator.outputs[0])
         a_stays, w_stays, o_stays = (name in movement.resident for name in names)
-        tiled = measure_tiling(tiling, layer, engine, stays=(a_stays, w_stays, o_stays))
+        if tiled.stays != (stays := (a_stays, w_stays, o_stays)):
+            tiled = measure_tiling(tiled.tiling, layer, engine, stays=stays)
         access("scratchpad", "input", tiled.input_reads * layer.a_bits / 8, 0)
         access("scratchpad", "weight", tiled.weight_reads * layer.w_bits / 8, 0)
         sum_bytes = engine.partial_sum_bits / 8
         access("accumulator", "partial_sum", tiled.sum_reads * sum_bytes, tiled.sum_writes * sum_bytes)
         access("offchip", "partial_sum", tiled.spill_bytes, tiled.spill_bytes)
+        macs = operator.macs
         for operand, bits in zip(("input", "weight", "partial_sum"), units.register_bits, strict=True):
-            access("registers", operand, operator.macs * bits / 8, operator.macs * bits / 8)
+            access("registers", operand, macs * bits / 8, macs * bits / 8)
     partial = partial_reads(work.workload, operator)
     for name in dict.fromkeys(operator.inputs):
         operand = _operand(work.workload, operator, name)
@@ -147,12 +155,13 @@ def _timed(
     transfer_cycles = (offchip_bytes - edge_bytes) / bandwidth
     joined = together(float(work_cycles), transfer_cycles, engine.overlap)
     cycles = max(work_cycles, ceil(joined + edge_bytes / bandwidth))
+    macs = operator.macs
     multiplications = operator.vector_ops * _MULTIPLY_SHARE.get(operator.kind, 0.0)
     return OperatorCost(
         name=operator.name,
         kind=operator.kind,
         phase=operator.phase,
-        macs=operator.macs,
+        macs=macs,
         tiling=tiled.tiling if tiled else None,
         array_cycles=array_cycles,
         vector_cycles=vector_cycles,
@@ -162,8 +171,8 @@ def _timed(
         cycles=cycles,
         traffic=traffic,
         energy_pj={
-            "mac": operator.macs * units.mac_pj,
-            "registers": operator.macs * units.registers_pj,
+            "mac": macs * units.mac_pj,
+            "registers": macs * units.registers_pj,
             "accumulator": sum_writes * engine.sum_write_pj + sum_reads * engine.sum_read_pj,
             "scratchpad": 8
             * (pad_read * engine.pad_read_pj_per_bit + pad_written * engine.pad_write_pj_per_bit),

@@ -136,6 +136,8 @@ class Tiled:
         Needed of the scratchpad and of the accumulator buffer.
     looked_at
         Tilings that the search measured or bounded.
+    stays
+        Which of A, W and the result lie in the scratchpad as whole tensors.
     """
 
     tiling: Tiling
@@ -155,6 +157,7 @@ class Tiled:
     tile_bytes: int
     sums_per_column: int
     looked_at: int = 0
+    stays: Stays = (False, False, False)
 
     @property
     def offchip_bytes(self) -> int:
@@ -238,7 +241,7 @@ def best_tilings(
                 k=int(ks[c, kernel.T_LARGEST]),
                 order=LOOP_ORDERS[order],
             )
-            found[pick] = _tiled(tiling, out, looked_at)
+            found[pick] = _tiled(tiling, out, looked_at, stays)
     return tuple(found[pick] for pick in map(tuple, picks.tolist()))
 
 
@@ -280,7 +283,7 @@ def measure_tiling(
         kernel.PLACES,
         out,
     )
-    return _tiled(tiling, out, 1)
+    return _tiled(tiling, out, 1, stays)
 
 
 def least_tile_bytes(layer: Layer, engine: Engine, stays: Stays = NOTHING_STAYS) -> int:
@@ -297,7 +300,7 @@ def least_tile_bytes(layer: Layer, engine: Engine, stays: Stays = NOTHING_STAYS)
     return ceil(bits / 8)
 
 
-def _tiled(tiling: Tiling, out: Float[np.ndarray, " 15"], looked_at: int) -> Tiled:
+def _tiled(tiling: Tiling, out: Float[np.ndarray, " 15"], looked_at: int, stays: Stays) -> Tiled:
     numbers = [int(value) for value in out]
     return Tiled(
         tiling,
@@ -317,4 +320,5 @@ def _tiled(tiling: Tiling, out: Float[np.ndarray, " 15"], looked_at: int) -> Til
         numbers[kernel.TILE_BYTES],
         numbers[kernel.SUMS_NEEDED],
         looked_at,
+        stays,
     )
