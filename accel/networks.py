@@ -18,6 +18,7 @@ from accel._given import whole
 from accel.accumulations import Network, NetworkError
 
 if TYPE_CHECKING:
+    from accel.fusion import Fuse
     from accel.importers.torch_export import Module, TorchTensor
     from accel.workload import Workload
 
@@ -228,6 +229,7 @@ def named_workload(
     tokens: int | None = None,
     context: int | None = None,
     fold_batch_norm: bool = True,
+    fuse: Fuse = "compiler",
 ) -> Workload:
     """Graph of one inference pass of the network called `name`.
 
@@ -242,7 +244,11 @@ def named_workload(
         decoding, where `tokens` is 1 by default.
     fold_batch_norm
         Whether batch normalisations become part of the convolutions before them, as for inference;
-        the graphs called ``zoo:...`` always have them so.
+        the graphs called ``zoo:...`` always have them so. It counts where `fuse` is ``"compiler"``.
+    fuse
+        What is joined: ``"compiler"``, as for inference; ``"elementwise"``, every element-wise operator with
+        the producer of its operand and all parameters kept, as studies of on-chip memory count; or
+        ``"none"``, see ``accel.importers.onnx_graph`` and ``accel.importers.torch_export``.
 
     Raises
     ------
@@ -250,6 +256,8 @@ def named_workload(
         There is no such network, with a list of those there are; or a number is out of range.
     TypeError
         A number is no whole number.
+    ValueError
+        `fuse` is none of the three.
 
     Examples
     --------
@@ -262,13 +270,13 @@ def named_workload(
         examples = found.examples(batch, tokens, context)
         from accel.importers.torch_export import from_torch
 
-        return from_torch(found.build(), *examples, name=name, fold_batch_norm=fold_batch_norm)
+        return from_torch(found.build(), *examples, name=name, fold_batch_norm=fold_batch_norm, fuse=fuse)
     if tokens is not None or context is not None:
         able = ", ".join(known for known, network in NETWORKS.items() if network.positions)
         raise NetworkError(f"tokens and context can be chosen of {able} only, not of {name}")
     from accel.importers.onnx_graph import from_onnx
 
-    return from_onnx(found, batch=_checked("batch", batch), name=name)
+    return from_onnx(found, batch=_checked("batch", batch), name=name, fuse=fuse)
 
 
 def _find(name: str) -> NamedNetwork | Path:

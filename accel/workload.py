@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from accel._cycles import why_too_late
 from accel._given import whole, wholes, word
 from numerics.block import BlockFormat, parse_any_format
 from numerics.formats import BINARY32, Format
@@ -22,6 +23,7 @@ from numerics.formats import BINARY32, Format
 if TYPE_CHECKING:
     import pandas as pd
 
+    from accel.fusion import Fuse
     from accel.importers.torch_export import Module, TorchTensor
 
 #: How the elements of a tensor are stored: each on its own, or blocks that share a scale.
@@ -235,6 +237,8 @@ class Operator:
         Of a convolution whose `gemm` it lowers: ``gemm.m == window.m`` and ``gemm.k == window.k``.
     vector_ops
         Arithmetic operations outside the matrix product, done on the vector unit.
+    in_place
+        Whether its one output may take the place in memory of an input that nothing reads afterwards.
 
     Raises
     ------
@@ -242,7 +246,8 @@ class Operator:
         `vector_ops` is no whole number.
     ValueError
         A matrix product has fewer than two inputs or no output, a window is not that of the product,
-        a text names no phase, or `vector_ops` is negative or 2**62 or more.
+        a text names no phase, `vector_ops` is negative or 2**62 or more, or an operator in place has no
+        input or not one output.
     """
 
     name: str
@@ -253,6 +258,7 @@ class Operator:
     gemm: Gemm | None = None
     window: Window | None = None
     vector_ops: int = 0
+    in_place: bool = False
 
     def __post_init__(self) -> None:
         phase = word(f"phase of operator {self.name}", Phase, self.phase)
@@ -262,6 +268,11 @@ class Operator:
         if self.gemm is not None and (len(self.inputs) < 2 or not self.outputs):
             raise ValueError(
                 f"operator {self.name}: a matrix product needs its operands A and W as inputs and an output, "
+                f"got inputs {tuple(self.inputs)} and outputs {tuple(self.outputs)}"
+            )
+        if self.in_place and (not self.inputs or len(self.outputs) != 1):
+            raise ValueError(
+                f"operator {self.name}: in place it must have an input and one output, "
                 f"got inputs {tuple(self.inputs)} and outputs {tuple(self.outputs)}"
             )
         if self.window is None:
@@ -296,7 +307,8 @@ class Workload:
     TypeError
         The batch is no whole number.
     ValueError
-        The batch is below 1, or a tensor is unknown, has two producers, or is read before it is produced.
+        The batch is below 1, or a tensor is unknown, has two producers, or is read before it is produced, of
+        which the message tells whether the operators form a cycle.
 
     Examples
     --------
@@ -317,19 +329,22 @@ class Workload:
         available = set(self.inputs)
         for name in (*self.inputs, *self.outputs):
             self._known(name, "the graph")
-        for operator in self.operators:
-            for name in operator.inputs:
-                self._known(name, operator.name)
-                if name not in available:
-                    raise ValueError(
-                        f"operator {operator.name} reads {name} before anything produces it "
-                        f"(a cycle, or an order that cannot run)"
-                    )
+        maker: dict[str, int] = {}
+        for place, operator in enumerate(self.operators):
             for name in operator.outputs:
                 self._known(name, operator.name)
-                if name in available:
-                    raise ValueError(f"tensor {name} has two producers, the second is {operator.name}")
-                available.add(name)
+                if name in available or name in maker:
+                    first = "the graph's inputs" if name in available else self.operators[maker[name]].name
+                    raise ValueError(f"tensor {name} has two producers, {first} and {operator.name}")
+                maker[name] = place
+        for place, operator in enumerate(self.operators):
+            for name in operator.inputs:
+                self._known(name, operator.name)
+                if name not in available and maker.get(name, place) >= place:
+                    names = [found.name for found in self.operators]
+                    reads = [found.inputs for found in self.operators]
+                    raise ValueError(why_too_late(names, reads, maker, place, name))
+        available.update(maker)
         if missing := [name for name in self.outputs if name not in available]:
             raise ValueError(f"graph output {missing[0]} has no producer")
 
@@ -422,6 +437,12 @@ class Workload:
 
         return rescaled(self, batch)
 
+    def fused(self) -> Workload:
+        """Copy with element-wise operators joined to what makes their operands, see ``accel.fusion``."""
+        from accel.fusion import fuse_elementwise
+
+        return fuse_elementwise(self)
+
     def training(self, batch: int | None = None) -> Workload:
         """Graph of a whole training step of this forward graph, see ``accel.training``.
 
@@ -466,12 +487,17 @@ class Workload:
 
     @classmethod
     def from_torch(
-        cls, module: Module, *inputs: TorchTensor, name: str | None = None, fold_batch_norm: bool = True
+        cls,
+        module: Module,
+        *inputs: TorchTensor,
+        name: str | None = None,
+        fold_batch_norm: bool = True,
+        fuse: Fuse = "compiler",
     ) -> Workload:
         """Graph of one inference pass of a PyTorch module, see ``accel.importers.torch_export``."""
         from accel.importers.torch_export import from_torch
 
-        return from_torch(module, *inputs, name=name, fold_batch_norm=fold_batch_norm)
+        return from_torch(module, *inputs, name=name, fold_batch_norm=fold_batch_norm, fuse=fuse)
 
     @classmethod
     def named(cls, name: str, **options: Any) -> Workload:

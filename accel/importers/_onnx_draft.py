@@ -8,6 +8,7 @@ from dataclasses import replace
 from onnx import NodeProto
 
 from accel.accumulations import NetworkError
+from accel.fusion import Fuse, fuse_elementwise
 from accel.importers._onnx_formats import element_format, is_index
 from accel.importers._onnx_fusion import fused, without_dead
 from accel.importers._onnx_shapes import Shapes
@@ -26,9 +27,15 @@ class Draft:
         Names of the graph's inputs.
     used
         Names that something in the graph reads.
+    fuse
+        What is joined in the end; without a compiler constants of one number are kept, and those of integers
+        are constants.
     """
 
-    def __init__(self, shapes: Shapes, inputs: frozenset[str], used: frozenset[str]) -> None:
+    def __init__(
+        self, shapes: Shapes, inputs: frozenset[str], used: frozenset[str], *, fuse: Fuse = "compiler"
+    ) -> None:
+        self.fuse = fuse
         self.inputs = inputs
         self.shapes = shapes
         self.values = shapes.values
@@ -62,8 +69,8 @@ class Draft:
 
         Returns
         -------
-        Nothing for an input that is left out, an empty constant, or a constant of one number: an
-        operator has that in its instruction.
+        Nothing for an input that is left out, an empty constant, or a constant of one number: a
+        compiler has that in the instruction.
         """
         if not name:
             return ()
@@ -78,7 +85,8 @@ class Draft:
             # A view or another layout of a constant is that constant, of another type it is another one.
             if origin is not None and origin.type.tensor_type.elem_type == elem_type:
                 root, value = value.origin, origin
-            found = Role.WEIGHT if value.trained else Role.INDEX if is_index(elem_type) else Role.CONSTANT
+            index = is_index(elem_type) and self.fuse == "compiler"
+            found = Role.WEIGHT if value.trained else Role.INDEX if index else Role.CONSTANT
         else:
             if root not in self.inputs:
                 raise NetworkError(f"tensor {root} is read, but the operator that makes it is not modelled")
@@ -87,7 +95,7 @@ class Draft:
         if shape is None:
             raise NetworkError(f"the shape of tensor {root} is unknown")
         one = max(shape, default=1) == 1 or root in self.uniform
-        if value.fixed and (0 in shape or (one and not single)):
+        if value.fixed and (0 in shape or (one and not single and self.fuse == "compiler")):
             return ()
         if layout is not None:
             self.layouts.setdefault(root, set()).add(layout)
@@ -165,29 +173,31 @@ class Draft:
         operators = without_dead(self.operators, roots)
         if not operators:
             raise NetworkError(f"{name} computes nothing: no output depends on its inputs")
-        operators = fused(
-            operators,
-            self.tensors,
-            roots,
-            self.channels,
-            self.layouts,
-            fold_batch_norm=fold_batch_norm,
-        )
+        if self.fuse == "compiler":
+            operators = fused(
+                operators,
+                self.tensors,
+                roots,
+                self.channels,
+                self.layouts,
+                fold_batch_norm=fold_batch_norm,
+            )
         operators = [_renamed(operator, roots) for operator in operators]
         made = {output for operator in operators for output in operator.outputs}
         read = dict.fromkeys(source for operator in operators for source in operator.inputs)
         back = {output: root for root, output in roots.items()}
         tensors = {
-            found: replace(self.tensors[back.get(found, found)], name=found) for found in (*read, *made)
+            named: replace(self.tensors[back.get(named, named)], name=named) for named in (*read, *made)
         }
-        return Workload(
+        found = Workload(
             name=name,
             operators=tuple(operators),
             tensors=tensors,
-            inputs=tuple(found for found in read if found not in made),
+            inputs=tuple(named for named in read if named not in made),
             outputs=tuple(roots.values()),
             batch=batch,
         )
+        return fuse_elementwise(found) if self.fuse == "elementwise" else found
 
     def _tensor(self, name: str, shape: tuple[int, ...], role: Role, elem_type: int) -> Tensor:
         if any(size < 1 for size in shape):

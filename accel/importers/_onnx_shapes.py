@@ -145,12 +145,6 @@ class Shapes:
         known = self._versions.get(domain, self._versions.get("ai.onnx") if not domain else 1)
         return int(onnx.defs.onnx_opset_version() if known is None else known)
 
-    def require_inputs(self, node: NodeProto) -> None:
-        """Raise if a node reads what nothing has made."""
-        for name in node.input:
-            if name and name not in self.values:
-                raise NetworkError(f"{title(node)} reads {name}, which nothing before it makes")
-
     def infer(self, node: NodeProto) -> bool:
         """Make the values of a node's outputs; whether the operator is known."""
         inputs = [self.values[name] for name in node.input if name]

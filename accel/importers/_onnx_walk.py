@@ -9,6 +9,8 @@ from typing import Literal, cast
 import onnx
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
+from accel._cycles import why_too_late
+from accel.accumulations import NetworkError
 from accel.importers._onnx_protos import attribute, title
 from accel.importers._onnx_shapes import Shapes
 
@@ -83,8 +85,9 @@ class GraphWalker(ABC):
     def walk(self, graph: GraphProto) -> None:
         """Visit a graph, or the branch that takes the place of an ``If``."""
         self.shapes.enter(graph)
-        for node in graph.node:
-            self.shapes.require_inputs(node)
+        _require_one_producer(graph)
+        for place, node in enumerate(graph.node):
+            self._require_inputs(graph, place)
             branch = self._taken(node)
             if branch is None:
                 self.visit(node, self._stand_in(node))
@@ -92,6 +95,15 @@ class GraphWalker(ABC):
                 self.walk(branch)
                 for name, made in zip(node.output, branch.output, strict=True):
                     self.rename(made.name, name)
+
+    def _require_inputs(self, graph: GraphProto, place: int) -> None:
+        """Raise if a node reads what no node before it makes."""
+        for name in graph.node[place].input:
+            if name and name not in self.values:
+                names = [title(node) for node in graph.node]
+                reads = [node.input for node in graph.node]
+                producer = {made: at for at, node in enumerate(graph.node) for made in node.output}
+                raise NetworkError(why_too_late(names, reads, producer, place, name))
 
     @abstractmethod
     def visit(self, node: NodeProto, standard: NodeProto) -> None:
@@ -135,3 +147,14 @@ class GraphWalker(ABC):
         made = helper.make_node(operator, list(node.input)[taken], node.output, title(node))
         made.attribute.extend(found for found in node.attribute if found.name in allowed)
         return made
+
+
+def _require_one_producer(graph: GraphProto) -> None:
+    """Raise if two nodes make the same tensor, or a node makes one that the graph is given."""
+    maker = dict.fromkeys((value.name for value in graph.input), "the graph's inputs")
+    maker |= dict.fromkeys((tensor.name for tensor in graph.initializer), "the graph's constants")
+    for node in graph.node:
+        for name in filter(None, node.output):
+            if name in maker:
+                raise NetworkError(f"tensor {name} has two producers, {maker[name]} and {title(node)}")
+            maker[name] = title(node)

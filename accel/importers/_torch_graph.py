@@ -119,6 +119,8 @@ class TorchGraph:
         Function that takes in a node of a kind; `otherwise` for all other kinds.
     fold_batch_norm
         Whether a batch normalisation in evaluation mode becomes part of the convolution before it.
+    join_relu
+        Whether a ReLU becomes part of the product before it.
     """
 
     def __init__(
@@ -128,8 +130,10 @@ class TorchGraph:
         otherwise: Callable[[TorchGraph, Node], None],
         *,
         fold_batch_norm: bool,
+        join_relu: bool,
     ) -> None:
         self.fold_batch_norm = fold_batch_norm
+        self.join_relu = join_relu
         self.operators: list[Operator] = []
         self.tensors: dict[str, Tensor] = {}
         self.outputs: list[str] = []

@@ -106,7 +106,8 @@ def read_relu(graph: TorchGraph, node: Node) -> None:
     (source,) = node.all_input_nodes
     found, operations = graph.source(source), vector_ops("relu", output=prod(shape_of(node)))
     before = graph.operators[found.place] if found.place is not None else None
-    if before is not None and before.gemm is not None and "+" not in before.kind:
+    product = before is not None and before.gemm is not None and "+" not in before.kind
+    if product and graph.join_relu:
         graph.join(node, found, "relu", ops=operations)
     else:
         graph.emit(node, "relu", graph.read(source), vector_ops=operations)

@@ -15,8 +15,8 @@ with ``weight_bytes`` reads a weight ``<operator>.weight`` of that many after it
 
 What a `Workload` knows besides is optional, so that one written by `to_json` reads back as the same: the
 graph's ``batch``; a tensor as ``{"shape": [4, 8], "format": "e4m3fn", "role": "weight"}``; and of an
-operator ``phase``, ``gemm``, ``window`` and ``vector_ops``. A weight is then listed in ``tensors`` and among
-the inputs, and does not count in ``weight_bytes``.
+operator ``phase``, ``gemm``, ``window``, ``vector_ops`` and ``in_place``. A weight is then listed in
+``tensors`` and among the inputs, and does not count in ``weight_bytes``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, model_validator
 
+from accel._cycles import find_cycle
 from accel._given import LIMIT
 from accel.importers._schema import (
     NotNegative,
@@ -102,6 +103,7 @@ class _Operator(Table):
     gemm: _Gemm | None = None
     window: _Window | None = None
     vector_ops: NotNegative = 0
+    in_place: bool = False
 
 
 class _Graph(Table):
@@ -184,6 +186,8 @@ def _operator_entry(operator: Operator) -> dict[str, Any]:
         entry["window"] = asdict(operator.window)
     if operator.vector_ops:
         entry["vector_ops"] = operator.vector_ops
+    if operator.in_place:
+        entry["in_place"] = True
     return entry
 
 
@@ -214,7 +218,7 @@ def _workload(graph: _Graph, path: str | Path) -> Workload:
             inputs.insert(1, weight)
         try:
             operators.append(_operator(entry, tuple(inputs)))
-        except ValueError as error:  # a window that is not that of the product
+        except ValueError as error:  # a window that is not that of the product, two outputs in place
             raise ValueError(f"{path}: operators[{place}]: {error}") from None
     return Workload(
         name=graph.name,
@@ -239,6 +243,7 @@ def _operator(entry: _Operator, inputs: tuple[str, ...]) -> Operator:
         gemm=Gemm(**dict(entry.gemm)) if entry.gemm else None,
         window=Window(**sizes) if sizes else None,
         vector_ops=entry.vector_ops,
+        in_place=entry.in_place,
     )
 
 
@@ -278,8 +283,9 @@ def _first_problem(graph: _Graph) -> str:
             if name not in maker:
                 return f"{where}: tensor {name!r} has no producer and is no input of the graph"
             if producer.get(name, -1) >= place:
-                if cycle := _cycle(graph, producer, place):
-                    return f"{where}: the operators form a cycle: {' -> '.join(cycle)}"
+                if cycle := find_cycle([found.inputs for found in graph.operators], producer, place):
+                    way = " -> ".join(graph.operators[step].name for step in cycle)
+                    return f"{where}: the operators form a cycle: {way}"
                 later = producer[name]
                 return f"{where}: tensor {name!r} is produced by a later one, operators[{later}]"
     for place, name in enumerate(graph.outputs):
@@ -288,24 +294,3 @@ def _first_problem(graph: _Graph) -> str:
         if name not in maker:
             return f"outputs[{place}]: tensor {name!r} has no producer and is no input of the graph"
     return ""
-
-
-def _cycle(graph: _Graph, producer: dict[str, int], start: int) -> list[str]:
-    """Names of the operators on a way from `start` through its operands back to it, in running order."""
-    came_from: dict[int, int] = {}
-    waiting = [start]
-    while waiting:
-        reader = waiting.pop()
-        for name in graph.operators[reader].inputs:
-            source = producer.get(name)
-            if source is None:
-                continue
-            if source == start:
-                way = [start, reader]
-                while way[-1] != start:
-                    way.append(came_from[way[-1]])
-                return [graph.operators[place].name for place in way]
-            if source not in came_from:
-                came_from[source] = reader
-                waiting.append(source)
-    return []

@@ -35,6 +35,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from accel._given import whole
 from accel.accumulations import NetworkError
+from accel.fusion import Fuse, check_fuse
 from accel.importers._onnx_attention import is_attention, read_attention
 from accel.importers._onnx_draft import Draft
 from accel.importers._onnx_file import inlined, load
@@ -51,6 +52,7 @@ from accel.workload import Role, Workload
 _SPREADS = frozenset(
     {"Cast", "Expand", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
 )
+_STATISTICS = 3  # place of the first input of a batch normalisation that is not trained
 
 
 def from_onnx(
@@ -60,6 +62,7 @@ def from_onnx(
     shapes: Mapping[str, int] = MappingProxyType({}),
     name: str | None = None,
     fold_batch_norm: bool = True,
+    fuse: Fuse = "compiler",
 ) -> Workload:
     """Graph of one inference pass of an ONNX model.
 
@@ -79,13 +82,22 @@ def from_onnx(
         Of the workload; that of the file or graph by default.
     fold_batch_norm
         Whether a batch normalisation, or another scale of the channels by constants, becomes part of the
-        product before it, as for inference. Without it the graph is the one to train.
+        product before it, as for inference. Without it the graph is the one to train. It counts where
+        `fuse` is ``"compiler"``.
+    fuse
+        What is joined: ``"compiler"`` as above. ``"none"``: one operator per node (but those of attention
+        and recurrent layers) that reads all parameters as the file stores them, four vectors of a batch
+        normalisation, and constants of a single number or of integers as well, as ``CONSTANT``; a slice or a
+        split is another name of the whole tensor. ``"elementwise"``: as ``"none"``, then every element-wise
+        operator is joined to the producer of its operand, see ``accel.fusion``.
 
     Raises
     ------
     NetworkError
         There is no such file or it is no ONNX model, a dimension is unknown or no positive number, shapes
         contradict each other, or an operator cannot be read; one line that names it.
+    ValueError
+        `fuse` is none of the three.
 
     Examples
     --------
@@ -94,6 +106,7 @@ def from_onnx(
     >>> network.batch, network.operators[0].kind, network.operators[0].gemm
     (4, 'conv2d+relu', Gemm(m=49284, n=64, k=27, count=1))
     """
+    check_fuse(fuse)
     if batch is not None:
         try:
             batch = whole("batch", batch)
@@ -108,17 +121,17 @@ def from_onnx(
     wanted = 1 if batch is None else batch
     sizes = InputSizes(model.graph, shapes, batch=wanted, trace=wanted)
     try:
-        reader = _Reader(Shapes(model, sizes, folder), model.graph)
+        reader = _Reader(Shapes(model, sizes, folder), model.graph, fuse)
         reader.walk(model.graph)
     except ContradictionError:
         # An exporter may leave the axis open and yet write its own batch of 1 into a Reshape.
         if sizes.traced == 1:
             raise
         sizes = InputSizes(model.graph, shapes, batch=wanted, trace=1)
-        reader = _Reader(Shapes(model, sizes, folder), model.graph)
+        reader = _Reader(Shapes(model, sizes, folder), model.graph, fuse)
         reader.walk(model.graph)
     if batch is not None and sizes.traced != batch:
-        reader = _rebatched(model, folder, shapes, reader.shapes, sizes.traced, batch)
+        reader = _rebatched(model, folder, shapes, reader.shapes, sizes.traced, batch, fuse)
         return reader.workload(name, batch, fold_batch_norm=fold_batch_norm)
     return reader.workload(name, sizes.samples, fold_batch_norm=fold_batch_norm)
 
@@ -130,10 +143,11 @@ def _rebatched(
     reference: Shapes,
     stated: int,
     batch: int,
+    fuse: Fuse,
 ) -> _Reader:
     """The graph for `batch` samples, where that of the file is for `stated`."""
     sizes = InputSizes(model.graph, shapes, batch=batch, trace=batch, replace_batch=True)
-    reader = _Reader(RebatchedShapes(model, sizes, folder, reference), model.graph)
+    reader = _Reader(RebatchedShapes(model, sizes, folder, reference), model.graph, fuse)
     try:
         reader.walk(model.graph)
     except ContradictionError as error:
@@ -144,18 +158,22 @@ def _rebatched(
 class _Reader(GraphWalker):
     """Walks a graph in order and turns its nodes into operators."""
 
-    def __init__(self, shapes: Shapes, graph: GraphProto) -> None:
+    def __init__(self, shapes: Shapes, graph: GraphProto, fuse: Fuse) -> None:
         super().__init__(shapes)
         self.outputs = [value.name for value in graph.output]
         self.draft = Draft(
             shapes,
             frozenset(value.name for value in graph.input),
             frozenset(self.outputs) | frozenset(_read_names(graph)),
+            fuse=fuse,
         )
         self.lowering = Lowering(self.draft, self.weight_place)
 
     def workload(self, name: str, batch: int, *, fold_batch_norm: bool) -> Workload:
         """What was collected."""
+        for output in self.outputs:
+            if output not in self.values:
+                raise NetworkError(f"output {output} of the graph is made by no node")
         return self.draft.workload(name, self.outputs, batch=batch, fold_batch_norm=fold_batch_norm)
 
     def rename(self, made: str, name: str) -> None:
@@ -206,6 +224,9 @@ class _Reader(GraphWalker):
             reader(self.lowering, node, standard)
         elif self._is_view(node):
             self.draft.alias(node.output[0], node.input[0])
+        elif self._is_part(node):
+            for part in filter(None, node.output):
+                self.draft.alias(part, node.input[0])
         elif not self._add_loss(node):
             self._add(node)
 
@@ -240,6 +261,11 @@ class _Reader(GraphWalker):
             return node.op_type == "Identity"
         steps = self._numbers(node.input[4]) if node.op_type == "Slice" and len(node.input) > 4 else ()
         return is_view(node, before, after, steps=steps)
+
+    def _is_part(self, node: NodeProto) -> bool:
+        """Whether a node's results are parts of its operand, which stays where it is as a whole."""
+        parts = node.op_type in ("Slice", "Split") and self.draft.fuse != "compiler"
+        return parts and not set(self.outputs).intersection(node.output)
 
     def _numbers(self, name: str) -> tuple[int, ...]:
         """Integers of a constant; one that is not known counts as a zero."""
@@ -282,7 +308,8 @@ class _Reader(GraphWalker):
         for place, name in enumerate(node.input):
             if not name or (self._instructs(node, place) and self.values[draft.root(name)].fixed):
                 continue
-            inputs += draft.read(name)
+            of_statistics = frozen and place >= _STATISTICS
+            inputs += draft.read(name, Role.CONSTANT if of_statistics else None)
         draft.add(
             title(node),
             kind,
@@ -296,6 +323,8 @@ class _Reader(GraphWalker):
         """Whether an input says what to do with the data."""
         if node.op_type == "QLinearConcat":
             return place < 2 or place % 3 != 2
+        if node.op_type == "BatchNormalization" and self.draft.fuse != "compiler":
+            return False
         return place >= DATA_INPUTS.get(node.op_type, len(node.input))
 
     def _call(self, node: NodeProto) -> Call:

@@ -36,6 +36,7 @@ complex number is two along a last axis.
 from __future__ import annotations
 
 from accel.accumulations import NetworkError
+from accel.fusion import Fuse, check_fuse, fuse_elementwise
 from accel.importers._torch_graph import TorchGraph
 from accel.importers._torch_operators import READERS, read_other
 from accel.importers._torch_trace import Module, TorchTensor, exported, functional, without_data
@@ -45,7 +46,11 @@ __all__ = ["Module", "TorchTensor", "from_torch"]
 
 
 def from_torch(
-    module: Module, *inputs: TorchTensor, name: str | None = None, fold_batch_norm: bool = True
+    module: Module,
+    *inputs: TorchTensor,
+    name: str | None = None,
+    fold_batch_norm: bool = True,
+    fuse: Fuse = "compiler",
 ) -> Workload:
     """Graph of one inference pass of `module`, in evaluation mode.
 
@@ -59,7 +64,12 @@ def from_torch(
     name
         Of the workload; the module's class by default.
     fold_batch_norm
-        Whether a batch normalisation becomes part of the convolution before it, as for inference.
+        Whether a batch normalisation becomes part of the convolution before it, as for inference. It
+        counts where `fuse` is ``"compiler"``.
+    fuse
+        What is joined: ``"compiler"`` as above; ``"none"``, one operator per function that is called, with
+        all of its parameters and buffers; or ``"elementwise"``, which is ``"none"`` with every element-wise
+        operator joined to the producer of its operand, see ``accel.fusion``.
 
     Raises
     ------
@@ -69,7 +79,10 @@ def from_torch(
         A ``ValueError``: the module cannot be exported, the shape of a result depends on the data, an
         operator hides products that cannot be told from its arguments, or elements are of a type that
         has no format.
+    ValueError
+        `fuse` is none of the three.
     """
+    check_fuse(fuse)
     if not isinstance(module, Module):
         raise TypeError(f"module must be a torch.nn.Module, got {module!r}")
     name = name or type(module).__name__
@@ -84,8 +97,14 @@ def from_torch(
             raise NetworkError(f"input {place} of {name} must not be empty, got shape {tuple(tensor.shape)}")
     twin = without_data(name, module).eval()
     program = exported(name, twin, [tensor.detach().to("meta") for tensor in inputs])
-    graph = TorchGraph(functional(name, program), READERS, read_other, fold_batch_norm=fold_batch_norm)
-    return Workload(
+    graph = TorchGraph(
+        functional(name, program),
+        READERS,
+        read_other,
+        fold_batch_norm=fold_batch_norm and fuse == "compiler",
+        join_relu=fuse == "compiler",
+    )
+    found = Workload(
         name=name,
         operators=tuple(graph.operators),
         tensors=graph.tensors,
@@ -93,3 +112,4 @@ def from_torch(
         outputs=tuple(dict.fromkeys(graph.outputs)),
         batch=inputs[0].shape[0] if inputs[0].ndim else 1,
     )
+    return fuse_elementwise(found) if fuse == "elementwise" else found

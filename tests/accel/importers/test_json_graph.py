@@ -92,11 +92,14 @@ def test_the_extended_schema_by_hand(tmp_path):
         },
         "vector_ops": 7,
         "phase": "forward",
+        "in_place": False,
     }
+    graph["operators"][2]["in_place"] = True
     workload = read(tmp_path, graph)
     conv = workload.operators[0]
     assert conv.gemm == Gemm(m=50, n=4, k=27)
     assert (conv.window.padding, conv.vector_ops, conv.phase) == ((1, 1), 7, Phase.FORWARD)
+    assert [operator.in_place for operator in workload.operators] == [False, False, True]
     assert workload.batch == 2
     assert workload.tensors["x"] == Tensor(name="x", shape=(2, 3, 5, 5), role=Role.INPUT, format=E4M3)
     assert workload.tensors["w"].bits == 36 * (3 * 4 + 8)
@@ -144,18 +147,18 @@ def workloads(draw):
                 **{key: draw(sizes) for key in ("input", "output", "kernel", "stride", "dilation")},
             )
             product = Gemm(m=window.m, n=draw(st.integers(1, 5)), k=window.k, count=draw(st.integers(1, 3)))
+        read_names = draw(st.lists(st.sampled_from(names[:place]), min_size=2 if product else 0, max_size=3))
         operators.append(
             Operator(
                 name=f"make {name}",
                 kind=draw(st.sampled_from(["conv2d+relu", "add", "other"])),
-                inputs=tuple(
-                    draw(st.lists(st.sampled_from(names[:place]), min_size=2 if product else 0, max_size=3))
-                ),
+                inputs=tuple(read_names),
                 outputs=(name,),
                 phase=draw(st.sampled_from(list(Phase))),
                 gemm=product,
                 window=window if draw(st.booleans()) else None,
                 vector_ops=draw(st.integers(0, 10**9)),
+                in_place=bool(read_names) and draw(st.booleans()),
             )
         )
     return Workload(
@@ -216,6 +219,18 @@ WINDOW |= {"dilation": [1], "padding": [0]}
             "tensors['h']: must be a number of bytes or a table with a shape, got 1.5",
         ),
         (broken("tensors", "h", to={"shape": [2, -3]}), "tensors['h'].shape[1] must be at least 0, got -3"),
+        (
+            broken("tensors", "h", to=None),
+            "tensors['h']: must be a number of bytes or a table with a shape, got None",
+        ),
+        (
+            broken("tensors", "h", to={"shape": [None, 3]}),
+            "tensors['h'].shape[0] must be a whole number, got None",
+        ),
+        (
+            broken("tensors", "h", to={"shape": ["N", 3]}),
+            "tensors['h'].shape[0] must be a whole number, got 'N'",
+        ),
         (broken("tensors", "h", to={"bytes": 3}), "tensors['h'].shape is missing (and 1 more)"),
         (
             broken("tensors", "h", to={"shape": [2], "role": "output"}),
@@ -240,7 +255,7 @@ WINDOW |= {"dilation": [1], "padding": [0]}
             broken("operators", 0, "weights", to=5),
             (
                 "operators[0].weights is not a key; did you mean weight_bytes? (allowed: name, kind, inputs, "
-                "outputs, weight_bytes, phase, gemm, window, vector_ops)"
+                "outputs, weight_bytes, phase, gemm, window, vector_ops, in_place)"
             ),
         ),
         (
@@ -286,6 +301,17 @@ WINDOW |= {"dilation": [1], "padding": [0]}
             (
                 "operators[2]: operator add: a matrix product needs its operands A and W as inputs and an "
                 "output, got inputs ('y',) and outputs ('z',)"
+            ),
+        ),
+        (
+            broken("operators", 1, "in_place", to=1),
+            "operators[1].in_place must be true or false, got 1",
+        ),
+        (
+            broken("operators", 2, to=PLAIN["operators"][2] | {"inputs": [], "in_place": True}),
+            (
+                "operators[2]: operator add: in place it must have an input and one output, got inputs () "
+                "and outputs ('z',)"
             ),
         ),
         (broken("batch", to=0), "batch must be at least 1, got 0"),

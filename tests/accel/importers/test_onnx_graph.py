@@ -53,9 +53,11 @@ def model(nodes, inputs, weights=(), *, opset=21, outputs=None, values=(), domai
     return helper.make_model(graph, opset_imports=imports)
 
 
-def read(nodes, inputs, weights=(), *, batch=None, shapes=None, fold_batch_norm=True, **kwargs):
+def read(
+    nodes, inputs, weights=(), *, batch=None, shapes=None, fold_batch_norm=True, fuse="compiler", **kwargs
+):
     graph = model(nodes, inputs, weights, **kwargs)
-    return from_onnx(graph, batch=batch, shapes=shapes or {}, fold_batch_norm=fold_batch_norm)
+    return from_onnx(graph, batch=batch, shapes=shapes or {}, fold_batch_norm=fold_batch_norm, fuse=fuse)
 
 
 def kinds(workload):
@@ -542,6 +544,92 @@ def test_a_repeated_name_gets_a_number():
 
 
 # ------------------------------------------------------------------------------- fusion
+
+FUSIBLE = [
+    node("Conv", "x w", "c", name="conv"),
+    node("BatchNormalization", "c scale shift mean var", "n", name="norm"),
+    node("Relu", "n", "r", name="act"),
+    node("Mul", "r half", "h", name="halve"),
+    node("Concat", "h h", "k", name="join", axis=1),
+    node("Sigmoid", "k", "y", name="last"),
+]
+
+
+def fusible(fuse):
+    weights = [*CONV, *NORM, tensor("half", values=0.5)]
+    return read(FUSIBLE, {"x": [2, 3, 6, 6]}, weights, fuse=fuse)
+
+
+def test_without_fusion_every_node_is_an_operator_with_all_its_parameters():
+    workload = fusible("none")
+    assert drawn(workload) == [
+        ("conv", "conv2d", ("x", "w"), ("c",)),
+        ("norm", "batch_norm", ("c", "scale", "shift", "mean", "var"), ("n",)),
+        ("act", "relu", ("n",), ("r",)),
+        ("halve", "mul", ("r", "half"), ("h",)),
+        ("join", "cat", ("h", "h"), ("k",)),
+        ("last", "sigmoid", ("k",), ("y",)),
+    ]
+    roles = {name: workload.tensors[name].role for name in ("w", "scale", "shift", "mean", "var", "half")}
+    assert roles == {
+        **dict.fromkeys(("w", "scale", "shift"), Role.WEIGHT),
+        **dict.fromkeys(("mean", "var", "half"), Role.CONSTANT),
+    }
+    assert_alive(workload)
+    assert_alive(workload.training())
+
+
+def test_element_wise_fusion_joins_to_any_producer_and_keeps_parameters():
+    workload = fusible("elementwise")
+    assert drawn(workload) == [
+        ("conv", "conv2d+batch_norm+relu+mul", ("x", "w", "scale", "shift", "mean", "var", "half"), ("h",)),
+        ("join", "cat+sigmoid", ("h", "h"), ("y",)),
+    ]
+    assert workload == fusible("none").fused()
+    assert drawn(fusible("compiler")) == [
+        ("conv", "conv2d+relu", ("x", "w", "shift"), ("r",)),
+        ("halve", "mul", ("r",), ("h",)),
+        ("join", "cat", ("h", "h"), ("k",)),
+        ("last", "sigmoid", ("k",), ("y",)),
+    ]
+
+
+def test_without_a_compiler_parts_are_names_of_the_whole_and_a_concatenation_copies():
+    nodes = [
+        node("Exp", "x", "h", name="exp"),
+        node("Split", "h", "a b", axis=1, num_outputs=2, name="split"),
+        node("Slice", "h low high", "c", name="slice"),
+        node("Neg", "a", "d", name="neg"),
+        node("Concat", "d b", "e", name="join", axis=1),
+        node("Concat", "e c", "y", name="last", axis=0),
+    ]
+    given = {"x": [4, 8]}, [ints("low", 1), ints("high", 3)]
+    assert kinds(read(nodes, *given)) == ["exp", "split", "slice", "neg", "cat", "cat"]
+    workload = read(nodes, *given, fuse="elementwise")
+    # The whole of h is read to the end, and the function of its half is no function of h.
+    assert drawn(workload) == [
+        ("exp", "exp", ("x",), ("h",)),
+        ("neg", "neg", ("h",), ("d",)),
+        ("join", "cat", ("d", "h"), ("e",)),
+        ("last", "cat", ("e", "h"), ("y",)),
+    ]
+    assert workload.tensors["d"].elements == 16
+    assert kinds(read(nodes[:2], {"x": [4, 8]}, outputs=["a", "b"], fuse="none")) == ["exp", "split"]
+
+
+def test_a_constant_of_integers_is_a_parameter_without_a_compiler():
+    nodes = [node("Exp", "x", "h", name="exp"), node("Where", "mask h h", "y", name="pick")]
+    given = {"x": [2, 6]}, [tensor("mask", 6, dtype=bool)]
+    plain = read(nodes, *given, fuse="none")
+    assert plain.tensors["mask"].role is Role.CONSTANT
+    assert kinds(read(nodes, *given, fuse="elementwise")) == ["exp+where"]
+    assert read(nodes, *given).tensors["mask"].role is Role.INDEX
+
+
+def test_fusion_is_one_of_three():
+    with pytest.raises(ValueError, match=r"^fuse must be one of compiler, elementwise, none, got 'all'$"):
+        from_onnx(small(), fuse="all")
+
 
 NORM = [tensor(name, 8) for name in ("scale", "shift", "mean", "var")]
 CONV = [tensor("w", 8, 3, 3, 3)]
@@ -1094,7 +1182,7 @@ def test_a_loss_reads_labels():
 
 def test_a_skip_norm_of_onnx_runtime_adds_first():
     workload = read(
-        [contrib("SkipLayerNormalization", "x z k b", "y _ _ s".replace("_", "n")), node("Add", "y s", "o")],
+        [contrib("SkipLayerNormalization", "x z k b", "y mean deviation s"), node("Add", "y s", "o")],
         {"x": [2, 5, 8], "z": [2, 5, 8]},
         [tensor("k", 8), tensor("b", 8)],
         domains=["com.microsoft"],
@@ -1180,7 +1268,7 @@ def test_sizes_and_types_that_cannot_be_are_refused(inputs, shapes, message):
         ([node("NonZero", "x", "y", name="nz")], r"nz gives y the shape \(2, \?\); give y\[1\]=NUMBER"),
         ([node("DFT", "x", "y", name="dft")], r"dft \(DFT\) has no model of its arithmetic"),
         ([node("MatMul", "x w", "y", name="fc")], r"fc \(MatMul\): Incompatible dimensions"),
-        ([node("MatMul", "x v", "y", name="fc")], "fc reads v, which nothing before it makes"),
+        ([node("MatMul", "x v", "y", name="fc")], "operator fc reads v, which nothing makes"),
         ([node("Slice", "x a b", "y", name="cut")], r"cut|tensor y has the shape \(0, 8\), every size"),
         ([node("Identity", "x", "y")], "graph computes nothing: no output depends on its inputs"),
         ([node("Transpose", "w", "y")], "graph computes nothing"),
@@ -1191,6 +1279,67 @@ def test_operators_that_cannot_be_read_are_named(nodes, message):
     with pytest.raises(NetworkError, match=message) as error:
         read(nodes, {"x": [2, 8]}, weights, domains=["own"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("reader", [from_onnx, read_onnx])
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (
+            [
+                node("Add", "x b", "a", name="A"),
+                node("MatMul", "a w", "b", name="B"),
+                node("Exp", "b", "y", name="C"),
+            ],
+            "operator A reads b, but the operators form a cycle: A -> B -> A",
+        ),
+        (
+            [node("Exp", "b", "y", name="C"), node("MatMul", "x w", "b", name="B")],
+            "operator C reads b, which is made only later, by B",
+        ),
+        (
+            [
+                node("MatMul", "x w", "a", name="A"),
+                node("Exp", "x", "a", name="B"),
+                node("Exp", "a", "y", name="C"),
+            ],
+            "tensor a has two producers, A and B",
+        ),
+        (
+            [node("Split", "x", "a a", axis=1, num_outputs=2, name="A"), node("Exp", "a", "y", name="C")],
+            "tensor a has two producers, A and A",
+        ),
+        (
+            [node("Exp", "x", "x", name="A"), node("Exp", "x", "y", name="C")],
+            "tensor x has two producers, the graph's inputs and A",
+        ),
+        (
+            [node("Exp", "x", "w", name="A"), node("MatMul", "x w", "y", name="C")],
+            "tensor w has two producers, the graph's constants and A",
+        ),
+    ],
+)
+def test_nodes_that_cannot_run_in_their_order_are_named(nodes, message, reader):
+    with pytest.raises(NetworkError) as error:
+        reader(model(nodes, {"x": [2, 4]}, [tensor("w", 4, 4)], outputs=["y"]))
+    assert str(error.value) == message
+
+
+def test_an_output_that_no_node_makes_is_named():
+    with pytest.raises(NetworkError, match=r"^output q of the graph is made by no node$"):
+        read([node("Exp", "x", "y")], {"x": [2, 4]}, outputs=["y", "q"])
+
+
+def test_loops_are_refused():
+    step = helper.make_graph(
+        [node("Exp", "before", "after")],
+        "step",
+        [helper.make_tensor_value_info("before", FLOAT, [8])],
+        [helper.make_tensor_value_info("after", FLOAT, [8])],
+    )
+    scan = node("Scan", "x", "y", name="rows", num_scan_inputs=1, body=step)
+    with pytest.raises(NetworkError, match=r"^rows \(Scan\) runs what the data decide; only an If with a"):
+        read([scan], {"x": [2, 8]}, outputs=["y"])
 
 
 def test_an_unknown_operator_of_known_shape_counts_its_elements():

@@ -704,7 +704,7 @@ def test_shapes_that_contradict_each_other_are_named_with_their_node():
             {"x": [9, "N", 5]},
             [tensor("w", 24, 5), tensor("r", 1, 24, 6)],
         )
-    with pytest.raises(NetworkError, match="fc reads v, which nothing before it makes"):
+    with pytest.raises(NetworkError, match="operator fc reads v, which nothing makes"):
         read([node("MatMul", "x v", "y", name="fc")], {"x": ["N", 8]})
 
 

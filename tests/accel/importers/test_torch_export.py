@@ -465,6 +465,43 @@ def test_a_batch_norm_that_cannot_be_folded_is_an_operator(case):
     )
 
 
+# ---------------------------------------------------------------------------------- what is joined
+
+
+def test_without_fusion_every_function_is_an_operator_with_all_its_parameters():
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2))
+    norm = tuple(f"1.{name}" for name in ("weight", "bias", "running_mean", "running_var"))
+    x = torch.empty(2, 3, 6, 6)
+    plain, joined = (from_torch(layers, x, fuse=fuse) for fuse in ("none", "elementwise"))
+    assert [(op.kind, op.inputs) for op in plain.operators] == [
+        ("conv2d", ("input", "0.weight")),
+        ("batch_norm", ("0.output", *norm)),
+        ("relu", ("1.output",)),
+        ("max_pool2d", ("2.output",)),
+    ]
+    assert [(op.name, op.kind, op.inputs) for op in joined.operators] == [
+        ("0", "conv2d+batch_norm+relu", ("input", "0.weight", *norm)),
+        ("3", "max_pool2d", ("2.output",)),
+    ]
+    assert joined == plain.fused() == Workload.from_torch(layers, x, fuse="elementwise")
+
+
+def test_the_whole_of_a_tensor_is_read_where_a_slice_is():
+    layers = Call(lambda x: torch.cat([part.exp() for part in (2 * x).split([1, 3], 1)], 1))
+    found = from_torch(layers, torch.empty(2, 4), fuse="elementwise")
+    assert [(op.kind, op.inputs) for op in found.operators] == [
+        ("mul", ("inputs_0",)),
+        ("exp", ("mul.output",)),
+        ("exp", ("mul.output",)),
+        ("cat", ("exp.output", "exp_1.output")),
+    ]
+
+
+def test_fusion_is_one_of_three():
+    with pytest.raises(ValueError, match=r"^fuse must be one of compiler, elementwise, none, got 'all'$"):
+        from_torch(nn.ReLU(), torch.empty(2), fuse="all")
+
+
 # ---------------------------------------------------------------------------------- the other kinds
 
 
