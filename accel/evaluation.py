@@ -48,6 +48,11 @@ _GREEDY = (
     "which tensors stay in the scratchpad is a greedy choice: the graph is too wide for the best at once"
 )
 
+_STREAMED_WEIGHTS = (
+    "weights pass by the scratchpad, once each, through a buffer that is not in the area; "
+    "schedule(..., weights='tracked') gives them room"
+)
+
 
 def evaluate(
     design: Design,
@@ -67,8 +72,9 @@ def evaluate(
     mapping
         Tilings by operator name; operators that it does not name get the best.
     schedule
-        Of atomic operators, see ``accel.schedule``: order and off-chip transfers. Without one,
-        operators run in file order and what does not stay in the scratchpad is streamed.
+        In atomic mode, see ``accel.schedule``: order and off-chip transfers. Weights that it streams
+        pass through a buffer of their own, once. Without a schedule operators run in file order and what
+        does not stay in the scratchpad is streamed.
     objective
         What the mapping is best in. ``"balanced"``: least off-chip traffic among tilings that keep the
         array busy (at most 1.5 times its fewest cycles). ``"offchip"``: least traffic, however slow.
@@ -86,7 +92,7 @@ def evaluate(
     TypeError
         An argument is of the wrong kind.
     ValueError
-        The schedule is of another workload or needs a larger scratchpad; or the mapping names an
+        The schedule is of another workload or mode, or needs a larger scratchpad; or the mapping names an
         operator that has no product, or a tile larger than its product.
 
     Examples
@@ -150,6 +156,7 @@ def evaluate(
             *estimates_of(design),
             *(() if is_optimal else (_GREEDY,)),
             *_wide_tensors(design, work),
+            *((_STREAMED_WEIGHTS,) if schedule is not None and schedule.weights == "streamed" else ()),
         ),
         replaced=replaced_in(design),
     )
@@ -277,6 +284,11 @@ def _check_schedule(design: Design, workload: Workload, schedule: Schedule) -> N
         raise ValueError(
             f"the schedule is of workload {schedule.workload.name}, or of other formats or sizes, "
             f"not of the {workload.name} given"
+        )
+    if schedule.mode != "atomic":
+        raise ValueError(
+            f"the schedule must be of mode 'atomic', got {schedule.mode!r}; without a schedule operators are "
+            "streamed by their own tilings"
         )
     if schedule.scratchpad_bytes > design.scratchpad_bytes and schedule.peak_bytes > design.scratchpad_bytes:
         raise ValueError(

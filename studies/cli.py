@@ -6,15 +6,21 @@ import sys
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import click
+
+from studies.refusal import check_folder, refuse
+from studies.schedule.command import schedule
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(version("bitfront"), prog_name="bitfront")
 def main() -> None:
     """From bits to Pareto fronts: low-precision training, accelerator cost, schedules and search."""
+
+
+main.add_command(schedule)
 
 
 @main.command()
@@ -57,9 +63,9 @@ def campaign(config: Path, folder: Path | None, workers: int) -> None:
                 raise ConfigError(f"{config}: {error}") from None
         progress.finish(result, folder)
     except (ConfigError, CampaignLocked, StoreError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(f"{folder}: {error.strerror or error}")
+        refuse(f"{folder}: {error.strerror or error}")
     except KeyboardInterrupt:
         click.echo("\ninterrupted: nothing finished is lost, the same command goes on", err=True)
         sys.exit(130)
@@ -110,9 +116,9 @@ def train(study: Path, folder: Path | None, workers: int, force: bool, data: Pat
             _write_study_report(folder)
         progress.finish(result)
     except (ConfigError, FolderError, WorkerLostError) as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(f"{error.filename or folder}: {error.strerror or error}")
+        refuse(f"{error.filename or folder}: {error.strerror or error}")
     except KeyboardInterrupt:
         click.echo("\ninterrupted: nothing saved is lost, the same command goes on", err=True)
         with suppress(FolderError, OSError, KeyboardInterrupt):  # if there is anything to show by now
@@ -211,12 +217,12 @@ def cost(
     from studies.cost.files import write_csv, write_json
     from studies.cost.report import write_report
     from studies.cost.run import Request, answer
-    from studies.cost.source import Model
     from studies.cost.terminal import show
+    from studies.model import Model
     from studies.predict.source import parse_dim, parse_input
 
     for path in (csv_path, json_path, html_path):
-        _check_folder(path)
+        check_folder(path)
     try:
         found = answer(
             Request(
@@ -245,11 +251,11 @@ def cost(
                 write_report(found, html_path)
             show(found, by=by, top=top)
     except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if found.infeasible:
-        _refuse("\n".join(found.infeasible))
+        refuse("\n".join(found.infeasible))
 
 
 @main.command()
@@ -271,9 +277,9 @@ def mac(cell: tuple[str, ...], node_nm: int, tables: Path | None) -> None:
         library = DEFAULT if tables is None else Library.from_toml(tables)
         click.echo("\n".join(describe(" ".join(cell), node_nm, library=library)))
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     except OSError as error:
-        _refuse(f"{tables}: {error.strerror or error}")
+        refuse(f"{tables}: {error.strerror or error}")
 
 
 @main.command()
@@ -307,11 +313,11 @@ def explain(value: str, format_text: str, rounding: str, seed: int | None) -> No
     try:
         number = float(value)
     except ValueError:
-        _refuse(f"value must be a number, got {value!r}")
+        refuse(f"value must be a number, got {value!r}")
     try:
         click.echo("\n".join(explained(number, format_text, rounding=rounding, seed=seed).lines()))
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
 
 
 @main.command()
@@ -369,7 +375,7 @@ def predict(
     from studies.predict.source import parse_dim, parse_input
 
     for path in (csv_path, html_path):
-        _check_folder(path)
+        check_folder(path)
     try:
         request = Request(
             model=model,
@@ -391,9 +397,9 @@ def predict(
         if html_path:
             write_report(prediction, html_path)
     except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        refuse(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
 
 
 @main.command()
@@ -411,7 +417,7 @@ def svm(html: Path | None, csv: Path | None, seed: int) -> None:
     from studies.online_svm import Config, run, write_report
 
     for path in (csv, html):
-        _check_folder(path)
+        check_folder(path)
     result = run(Config(seed=seed))
     click.echo("\n".join(result.lines()))
     try:
@@ -420,7 +426,7 @@ def svm(html: Path | None, csv: Path | None, seed: int) -> None:
         if html is not None:
             write_report(result, html)
     except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror or error}")
+        refuse(f"{error.filename}: {error.strerror or error}")
 
 
 @main.command()
@@ -438,7 +444,7 @@ def swamping(html: Path | None, csv: Path | None, seed: int) -> None:
     from studies.swamping import Config, lines, run, write_report
 
     for path in (csv, html):
-        _check_folder(path)
+        check_folder(path)
     config = Config(seed=seed)
     table = run(config)
     click.echo("\n".join(lines(table)))
@@ -448,20 +454,7 @@ def swamping(html: Path | None, csv: Path | None, seed: int) -> None:
         if html is not None:
             write_report(table, config, html)
     except OSError as error:
-        _refuse(f"{error.filename}: {error.strerror or error}")
-
-
-def _check_folder(path: Path | None) -> None:
-    """Refuse a file whose folder does not exist, before long work."""
-    if path is not None and not path.parent.is_dir():
-        _refuse(f"{path}: there is no folder {path.parent}")
-
-
-def _refuse(message: str) -> NoReturn:
-    """End with one line per error and exit code 2, as for a wrong option."""
-    for line in message.splitlines():
-        click.echo(f"error: {line}", err=True)
-    sys.exit(2)
+        refuse(f"{error.filename}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -33,3 +33,15 @@ def figure_html(figure: go.Figure) -> Markup:
     """A figure to put into a page, which loads Plotly's library once."""
     # Plotly escapes what it embeds.
     return Markup(figure.to_html(include_plotlyjs=False, full_html=False, config={"displayModeBar": False}))  # noqa: S704
+
+
+def styled(figure: go.Figure, height: int) -> go.Figure:
+    """House style, with the legend above."""
+    figure.update_layout(
+        template="plotly_white",
+        height=height,
+        margin={"l": 70, "r": 20, "t": 70, "b": 60},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        font={"family": "system-ui, sans-serif", "size": 13},
+    )
+    return figure

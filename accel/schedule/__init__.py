@@ -1,22 +1,41 @@
 """Optimal schedules of workloads on a scratchpad: order, residency and addresses."""
 
-from accel.schedule.bound_and_pack import WorkingSetError, schedule, working_set_minimum
+from accel.schedule.allocation import Allocation, AllocationError, Lifetime, allocate, read_lifetimes
+from accel.schedule.backends import resolve
+from accel.schedule.baselines import Baseline, baseline, baselines
 from accel.schedule.check import ScheduleError
+from accel.schedule.integer_program import IntegerProgram, Solution
+from accel.schedule.peak import peak_minimum
 from accel.schedule.plan import Run, Schedule, Transfer
+from accel.schedule.scheduling import schedule, sweep
 from accel.schedule.streamed import Kept, Residency, Streaming, Use, keep, streaming_of
+from accel.schedule.working_set import WorkingSetError, working_set_minimum
 
 __all__ = [
+    "Allocation",
+    "AllocationError",
+    "Baseline",
+    "IntegerProgram",
     "Kept",
+    "Lifetime",
     "Residency",
     "Run",
     "Schedule",
     "ScheduleError",
+    "Solution",
     "Streaming",
     "Transfer",
     "Use",
     "WorkingSetError",
+    "allocate",
+    "baseline",
+    "baselines",
     "keep",
+    "peak_minimum",
+    "read_lifetimes",
+    "resolve",
     "schedule",
     "streaming_of",
+    "sweep",
     "working_set_minimum",
 ]

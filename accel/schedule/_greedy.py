@@ -45,7 +45,10 @@ def _replace_furthest(instance: Instance, order: tuple[int, ...]) -> Residency:
     for t, i in enumerate(order):
         touched = instance.touched(i)
         others = {v: last for v, last in resident.items() if v not in touched}
-        excess = instance.working_set[i] + sum(instance.size[v] for v in others) - instance.capacity
+        room = instance.capacity - instance.working_set[i]
+        if any(uses[u][-1] == t for u in instance.in_place[i]):
+            room += instance.size[instance.writes[i][0]]
+        excess = sum(instance.size[v] for v in others) - room
         for v in sorted(others, key=lambda v: (-next(u for u in uses[v] if u > t), -instance.size[v], v)):
             if excess <= 0:
                 break

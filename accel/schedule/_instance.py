@@ -5,7 +5,7 @@ Models, search and placement all work on this one view of a workload.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -29,6 +29,9 @@ class Instance:
     size, is_input, is_output
         By tensor. A graph input has an off-chip copy from the start, a graph output from its
         production on.
+    in_place
+        By operator: inputs, in operand order, whose block its one output may take where no operator that
+        runs later reads them. None of them is a graph output or smaller than the output.
     capacity
         Scratchpad in units, rounded down. Every set of blocks that fits can be laid out at sums of
         sizes, which are multiples of their common divisor, so nothing is lost.
@@ -42,6 +45,7 @@ class Instance:
     size: tuple[int, ...]
     is_input: tuple[bool, ...]
     is_output: tuple[bool, ...]
+    in_place: tuple[tuple[int, ...], ...]
     unit_bytes: int
     capacity: int
 
@@ -109,9 +113,35 @@ class Instance:
         return tuple(map(tuple, found))
 
 
-def build_instance(graph: Workload, scratchpad_bytes: int, *, alignment: int, fixed_order: bool) -> Instance:
-    """Integer view of `graph`, with sizes rounded up to `alignment`."""
-    padded = {name: -(-tensor.bytes // alignment) * alignment for name, tensor in graph.tensors.items()}
+def weights_of(graph: Workload) -> tuple[str, ...]:
+    """Parameters that the graph reads and that have bytes: its inputs of a parameter's role."""
+    read = {name for operator in graph.operators for name in operator.inputs}
+    return tuple(
+        name
+        for name in dict.fromkeys(graph.inputs)
+        if name in read and graph.tensors[name].role.is_parameter and graph.tensors[name].bytes
+    )
+
+
+def build_instance(
+    graph: Workload,
+    scratchpad_bytes: int,
+    *,
+    alignment: int,
+    fixed_order: bool,
+    left_out: Collection[str] = (),
+) -> Instance:
+    """Integer view of `graph`, with sizes rounded up to `alignment`.
+
+    Parameters
+    ----------
+    left_out
+        Graph inputs that take no part, such as streamed weights.
+    """
+    padded = {
+        name: 0 if name in left_out else -(-tensor.bytes // alignment) * alignment
+        for name, tensor in graph.tensors.items()
+    }
     reads = [[t for t in dict.fromkeys(op.inputs) if padded[t]] for op in graph.operators]
     writes = [[t for t in op.outputs if padded[t]] for op in graph.operators]
     names = tuple(dict.fromkeys(t for both in zip(reads, writes, strict=True) for part in both for t in part))
@@ -122,6 +152,13 @@ def build_instance(graph: Workload, scratchpad_bytes: int, *, alignment: int, fi
     if fixed_order:
         for i in range(1, len(after)):
             after[i].add(i - 1)
+    outputs = frozenset(graph.outputs)
+    overwritten = [
+        [t for t in read if t not in outputs and padded[t] >= padded[written[0]]]
+        if op.in_place and written
+        else []
+        for op, read, written in zip(graph.operators, reads, writes, strict=True)
+    ]
     return Instance(
         operators=tuple(op.name for op in graph.operators),
         tensors=names,
@@ -131,6 +168,7 @@ def build_instance(graph: Workload, scratchpad_bytes: int, *, alignment: int, fi
         size=tuple(padded[name] // unit_bytes for name in names),
         is_input=tuple(name in graph.inputs for name in names),
         is_output=tuple(name in graph.outputs for name in names),
+        in_place=tuple(tuple(index[t] for t in found) for found in overwritten),
         unit_bytes=unit_bytes,
         capacity=scratchpad_bytes // unit_bytes,
     )

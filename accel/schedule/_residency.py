@@ -61,6 +61,26 @@ class Residency:
         return tuple(found)
 
     @cached_property
+    def takeovers(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of `blocks`: the second is written in place over the first, at the first one's last step."""
+        instance = self.instance
+        ends = {(block.tensor, block.end): k for k, block in enumerate(self.blocks)}
+        starts = {(block.tensor, block.start): k for k, block in enumerate(self.blocks)}
+        return tuple(
+            (ends[u, t], starts[instance.writes[i][0], t])
+            for t, i in enumerate(self.order)
+            for u in self._dying(i, t)[:1]
+        )
+
+    def _dying(self, i: int, t: int) -> tuple[int, ...]:
+        """Inputs of operator `i`, run at step `t`, whose block its output may take."""
+        return tuple(u for u in self.instance.in_place[i] if self._last_step[u] == t)
+
+    @cached_property
+    def _last_step(self) -> tuple[int, ...]:
+        return tuple(uses[-1] for uses in self.instance.uses(self.order))
+
+    @cached_property
     def first_step(self) -> tuple[int, ...]:
         """Step of the first use of each tensor."""
         return tuple(uses[0] for uses in self.instance.uses(self.order))

@@ -1,20 +1,45 @@
-"""Exact order and residency by shortest path over machine states, placement left out.
+"""Exact order and residency by best-first search over machine states, placement left out.
 
 A state is (executed operators, resident tensors, tensors with an off-chip copy). Dropping a tensor
 that is still needed is paid at once: its later refetch, and its store where no copy exists yet. A
-fetch is then free when it happens, so of two states at one price the one that holds less is as good,
-and few states survive: tens to thousands for networks of practical size.
+fetch is then free when it happens, so of two states at one price the one that holds less is as good.
+
+States are taken by what was paid plus what must still be paid (`_search_bound`), so the first complete one
+is optimal. Two things keep them few. Of tensors that can be exchanged without a difference, such as the
+operands of the same concatenations, the first are evicted first. And safe chains run without a choice.
+
+Safe chains. Let operators c_1 .. c_k be ready one after the other, each reading a result of the one before,
+fit without evictions, and leave resident: of what was resident before them all but K, and in addition W, all
+written by c_k, of no more bytes than K. At any point of a plan that goes on differently, some c_1 .. c_j are
+done; let L_j be the tensors of K, and of those that live only inside the chain, that can be resident there.
+Suppose that for every j < k and every choice of tensors to drop, the rest of L_j has the bytes of W or more,
+or the dropped ones cost as much as dropping W. Then some optimal plan runs the chain first: take an optimal
+plan, move the chain to its front, and keep every other tensor as long as it was. Where a part of L_j stays
+that is as large as W, W takes its room. Where it does not, W stays out from the end of the chain to its
+next use, which is after c_k in the old plan too, and costs no more than what the old plan dropped. A gap
+between uses of a tensor that the chain reads too is now the union of old ones, or a later part of one: it is
+dropped only where one of those was. Where the result of an operator took over a block it still can, since
+no operator is left to read the input there that was not left before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from time import perf_counter
 
+import numpy as np
+import numpy.typing as npt
+
+from accel.schedule import _search_bound
 from accel.schedule._instance import Instance
+from accel.schedule._kernels import search as kernels
 from accel.schedule._residency import Residency, all_gaps
+
+_BUDGET = 500  # states between two looks at the clock
+_PATIENCE = 1 << 16  # eviction sets of one state between two looks at the clock
+_CHAIN_LIMIT = kernels.MAX_CHAIN
+_MAX_POOL_BYTES = 1 << 30  # the search ends as if out of time when its states take more
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +53,6 @@ class Relaxed:
     residency: Residency | None
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """Bit masks over operators (executed) and tensors, the units paid, and the way here."""
-
-    executed: int
-    resident: int
-    backed: int
-    cost: int
-    operator: int
-    evicted: int
-    previous: _State | None
-
-
 def search(instance: Instance, *, upper: int, deadline_s: float) -> Relaxed:
     """Least non-compulsory traffic below `upper` over all orders and residencies.
 
@@ -51,132 +63,172 @@ def search(instance: Instance, *, upper: int, deadline_s: float) -> Relaxed:
     deadline_s
         Reading of `time.perf_counter` at which to stop with the bound reached.
     """
-    moves = _Moves(instance)
-    everything = (1 << len(instance.operators)) - 1
-    queue = [(0, 0, 0, _State(0, 0, moves.always_backed, 0, -1, 0, None))]
-    settled: dict[int, list[_State]] = {}
-    serial = 0  # makes the order of equal entries, and with it the plan, reproducible
-    while queue:
-        cost, _, _, state = heappop(queue)
-        if state.executed == everything:
-            return Relaxed(cost, _residency(instance, state))
+    steps = _search_bound.step_bounds(instance, deadline_s=deadline_s)
+    return _search(instance, steps, range(len(instance.operators)), upper=upper, deadline_s=deadline_s)
+
+
+def optimal_residencies(
+    instance: Instance, optimum: int, *, tries: int, seed: int, deadline_s: float
+) -> Iterator[Residency]:
+    """Different residencies of `optimum` units, the least there is: other orders, other kept tensors.
+
+    Every try numbers the operators anew, which decides between equally good ways.
+
+    Parameters
+    ----------
+    tries
+        Searches at most.
+    deadline_s
+        Reading of `time.perf_counter` after which none is looked for.
+    """
+    steps = _search_bound.step_bounds(instance, deadline_s=deadline_s)
+    random = np.random.default_rng(seed)
+    seen: set[tuple[tuple[int, ...], frozenset[tuple[int, int]]]] = set()
+    for k in range(tries):
+        n = len(instance.operators)
+        numbering = [int(i) for i in random.permutation(n)] if k else range(n)
+        found = _search(instance, steps, numbering, upper=optimum + 1, deadline_s=deadline_s).residency
+        if found is not None and (found.order, found.kept) not in seen:
+            seen.add((found.order, found.kept))
+            yield found
         if perf_counter() > deadline_s:
-            return Relaxed(cost, None)
-        rivals = settled.setdefault(state.executed, [])
-        if any(moves.at_least_as_good(rival, state) for rival in rivals):
-            continue
-        rivals.append(state)
-        for successor in moves.successors(state):
-            if successor.cost < upper:
-                serial += 1
-                depth = successor.executed.bit_count()
-                heappush(queue, (successor.cost, -depth, serial, successor))
+            return
+
+
+def _search(
+    instance: Instance,
+    steps: Sequence[_search_bound.StepBound],
+    numbering: Sequence[int],
+    *,
+    upper: int,
+    deadline_s: float,
+) -> Relaxed:
+    """Search with operators numbered as in `numbering`."""
+    bound = sum(step.units for step in steps)
+    if bound >= upper:
+        return Relaxed(upper, None)
+    arrays = _Arrays(instance, steps, numbering)
+    pool = arrays.pool(bound)
+    counts = np.array([1, 1, 1, bound, -1, 0], np.int64)
+    patience = _PATIENCE
+    while counts[2]:
+        if perf_counter() > deadline_s or sum(part.nbytes for part in pool) > _MAX_POOL_BYTES:
+            return Relaxed(int(counts[3]), None)
+        pool = kernels.search_states(arrays.problem, pool, counts, _BUDGET, patience, upper)
+        if counts[4] >= 0:
+            return Relaxed(int(counts[3]), arrays.residency(pool, int(counts[4])))
+        patience <<= int(counts[5])
     return Relaxed(upper, None)
 
 
-class _Moves:
-    """Transitions between states, on bit masks."""
+class _Arrays:
+    """An instance as arrays, its operators renumbered; only tensors that can stay anywhere take part."""
 
-    def __init__(self, instance: Instance) -> None:
-        self._size = instance.size
-        self._ancestors = instance.ancestors
-        self._touched = [_mask(instance.touched(i)) for i in range(len(instance.operators))]
-        self._readers = [_mask(found) for found in instance.consumers]
-        self._room = [instance.capacity - used for used in instance.working_set]
-        self._alive: dict[int, int] = {}
-        self._sums: dict[int, int] = {}
-        self.always_backed = _mask(v for v, backed in enumerate(instance.always_backed) if backed)
+    def __init__(
+        self, instance: Instance, steps: Sequence[_search_bound.StepBound], numbering: Sequence[int]
+    ) -> None:
+        self._instance = instance
+        self._operators = tuple(numbering)
+        at = {i: k for k, i in enumerate(self._operators)}
+        made_by, consumers = instance.producer, instance.consumers
+        self._tensors = tuple(
+            v for v, readers in enumerate(consumers) if len(readers) + (made_by[v] is not None) > 1
+        )
+        index = {v: k for k, v in enumerate(self._tensors)}
+        before = [[at[p] for p in sorted(instance.after[i])] for i in self._operators]
+        following: list[list[int]] = [[] for _ in before]
+        for i, waits in enumerate(before):
+            for p in waits:
+                following[p].append(i)
+        over = [[index.get(v, -1) for v in instance.in_place[i]] for i in self._operators]
+        taken = {v for row in over for v in row}
+        self._free_copy = np.array([instance.always_backed[v] for v in self._tensors], np.bool_)
+        self.problem = kernels.Problem(
+            instance.capacity,
+            _CHAIN_LIMIT,
+            *_flat(before),
+            *_flat(following),
+            *_flat([[index[v] for v in instance.touched(i) if v in index] for i in self._operators]),
+            *_flat([sorted(at[i] for i in consumers[v]) for v in self._tensors]),
+            _integers(instance.size[v] for v in self._tensors),
+            _integers(-1 if (maker := made_by[v]) is None else at[maker] for v in self._tensors),
+            self._free_copy,
+            np.array([k not in taken for k in range(len(index))], np.bool_),
+            _integers(instance.working_set[i] for i in self._operators),
+            _integers(sum(instance.size[v] for v in instance.writes[i][:1]) for i in self._operators),
+            *_flat(over),
+            _integers(at[step.operator] for step in steps),
+            _integers(step.units for step in steps),
+            *_flat([[index[v] for v in step.share] for step in steps]),
+            _integers(units for step in steps for units in step.share.values()),
+        )
 
-    def successors(self, state: _State) -> Iterator[_State]:
-        """States after one more operator, for every choice of operator and of least evictions."""
-        waiting = ~state.executed
-        for i, ancestors in enumerate(self._ancestors):
-            if not waiting >> i & 1 or ancestors & waiting:
-                continue
-            executed = state.executed | 1 << i
-            needed = self._needed(executed)
-            others = state.resident & ~self._touched[i]
-            for evicted in self._least_evictions(others, self._units(others) - self._room[i]):
-                yield _State(
-                    executed,
-                    (others & ~evicted | self._touched[i]) & needed,
-                    (state.backed | evicted) & needed | self.always_backed,
-                    state.cost + self._units(evicted) + self._units(evicted & ~state.backed),
-                    i,
-                    evicted,
-                    state,
-                )
+    def pool(self, bound: int) -> kernels.Pool:
+        """Pool of the one state in which nothing has run."""
+        rows = 1024
+        n_words, words = (-(-max(len(found), 1) // 64) for found in (self._operators, self._tensors))
+        pool = kernels.Pool(
+            done=np.zeros((rows, n_words), np.uint64),
+            first_of=np.zeros(rows, np.int64),
+            table=np.full(4 * rows, -1, np.int64),
+            group=np.zeros(rows, np.int64),
+            resident=np.zeros((rows, words), np.uint64),
+            backed=np.zeros((rows, words), np.uint64),
+            evicted=np.zeros((rows, words), np.uint64),
+            cost=np.zeros(rows, np.int64),
+            units=np.zeros(rows, np.int64),
+            parent=np.full(rows, -1, np.int64),
+            operator=np.full(rows, -1, np.int64),
+            older=np.full(rows, -1, np.int64),
+            dead=np.zeros(rows, np.bool_),
+            keys=np.full(rows, bound, np.int64),
+            marks=np.full(rows, len(self._operators) << 32, np.int64),
+        )
+        for k in np.flatnonzero(self._free_copy):
+            pool.backed[0, k >> 6] |= np.uint64(1) << np.uint64(k & 63)
+        return pool
 
-    def at_least_as_good(self, rival: _State, state: _State) -> bool:
-        """Whether `rival`, with the same operators executed, can become `state` at no higher price.
-
-        It drops what only it holds and stores what only `state` has stored; what only `state` holds
-        it fetches, and has paid for that already.
-        """
-        extra = rival.resident & ~state.resident
-        unstored = (extra | rival.resident & state.backed) & ~rival.backed
-        return rival.cost + self._units(extra) + self._units(unstored) <= state.cost
-
-    def _least_evictions(self, pool: int, need: int) -> Iterator[int]:
-        """Subsets of `pool` of at least `need` units of which no tensor could stay."""
-        if need <= 0:
-            yield 0
-            return
-        items = sorted(_bits(pool), key=lambda v: -self._size[v])
-        left = [0] * (len(items) + 1)
-        for k in range(len(items) - 1, -1, -1):
-            left[k] = left[k + 1] + self._size[items[k]]
-        # Sizes fall, so the tensor that completes a set is its smallest and no other can stay either.
-        stack = [(0, 0, need)]
-        while stack:
-            k, chosen, missing = stack.pop()
-            if left[k] < missing:
-                continue
-            stack.append((k + 1, chosen, missing))
-            chosen |= 1 << items[k]
-            if self._size[items[k]] >= missing:
-                yield chosen
-            else:
-                stack.append((k + 1, chosen, missing - self._size[items[k]]))
-
-    def _needed(self, executed: int) -> int:
-        """Tensors that an operator not yet executed reads."""
-        if (found := self._alive.get(executed)) is None:
-            found = _mask(v for v, readers in enumerate(self._readers) if readers & ~executed)
-            self._alive[executed] = found
-        return found
-
-    def _units(self, tensors: int) -> int:
-        if (found := self._sums.get(tensors)) is None:
-            found = self._sums[tensors] = sum(self._size[v] for v in _bits(tensors))
-        return found
+    def residency(self, pool: kernels.Pool, state: int) -> Residency:
+        """Order and kept gaps on the way to `state`, by running its operators again."""
+        p, instance = self.problem, self._instance
+        way: list[int] = []
+        while pool.parent[state] >= 0:
+            way.append(state)
+            state = int(pool.parent[state])
+        path, ready = (np.empty(len(self._operators) + 1, np.int64) for _ in range(2))
+        trail = np.empty((kernels.MAX_CHAIN + 1, pool.resident.shape[1]), np.uint64)
+        chain, held = np.empty(kernels.MAX_CHAIN, np.int64), np.empty(kernels.MAX_DROPPABLE, np.int64)
+        order: list[int] = []
+        last_use: dict[int, int] = {}
+        dropped: set[tuple[int, int]] = set()
+        for s in reversed(way):
+            start, first = int(pool.parent[s]), int(pool.operator[s])
+            evicted = [k for k in range(len(self._tensors)) if kernels.has(pool.evicted[s], k)]
+            dropped.update((self._tensors[k], last_use[self._tensors[k]]) for k in evicted)
+            done = pool.done[pool.group[start]].copy()
+            count = kernels.list_ready(done, ready, p.before_at, p.before)
+            resident = pool.resident[start] & ~pool.evicted[s]
+            backed = pool.backed[start] | pool.evicted[s]
+            units = int(pool.units[start]) - sum(int(p.size[k]) for k in evicted)
+            units += kernels.run_operator(
+                first, done, resident, p.touched_at, p.touched, p.size, p.readers_at, p.readers
+            )
+            count = kernels.update_ready(first, done, ready, count, p.before_at, p.before, p.next_at, p.next)
+            _, _, ran = kernels.run_safe_chains(
+                p, done, resident, backed, units, ready, count, path, trail, chain, held
+            )
+            for k in (first, *path[:ran]):
+                i = self._operators[k]
+                last_use.update(dict.fromkeys(instance.touched(i), len(order)))
+                order.append(i)
+        return Residency(instance, tuple(order), all_gaps(instance, order) - dropped)
 
 
-def _residency(instance: Instance, state: _State) -> Residency:
-    """Order and kept gaps on the way to `state`."""
-    path: list[_State] = []
-    while state.previous is not None:
-        path.append(state)
-        state = state.previous
-    path.reverse()
-    order = tuple(step.operator for step in path)
-    dropped: set[tuple[int, int]] = set()
-    last_use: dict[int, int] = {}
-    for t, step in enumerate(path):
-        dropped.update((v, last_use[v]) for v in _bits(step.evicted))
-        last_use.update((v, t) for v in instance.touched(step.operator))
-    return Residency(instance, order, all_gaps(instance, order) - dropped)
+def _integers(values: Iterator[int]) -> npt.NDArray[np.int64]:
+    return np.fromiter(values, np.int64)
 
 
-def _mask(indices: Iterator[int] | tuple[int, ...]) -> int:
-    mask = 0
-    for k in indices:
-        mask |= 1 << k
-    return mask
-
-
-def _bits(mask: int) -> Iterator[int]:
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
+def _flat(rows: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Bounds of the rows, and their items one after the other."""
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return ends, _integers(item for row in rows for item in row)

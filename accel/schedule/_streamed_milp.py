@@ -9,16 +9,10 @@ Of the plans of least loss a second program, limited in size, looks for the one 
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import ceil, gcd, inf
-from tempfile import TemporaryFile
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
@@ -26,45 +20,15 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from accel.schedule import _streamed_dp
-from accel.schedule._streamed_dp import ALWAYS, NEVER
-
-if TYPE_CHECKING:
-    from accel.schedule.streamed import Streaming
+from accel.schedule._kernels.streamed import ALWAYS, NEVER, fill, shed
+from accel.schedule._quiet import without_stray_lines
+from accel.schedule._streamed_dp import rank
+from accel.schedule._streamed_problem import Streaming
 
 _ALL_NODES = 2**31 - 1
+_STRAIGHTENING_NODES = 10
 _SETTLING_NODES = 100  # of the search for the fewest byte-steps; a count keeps plans reproducible
-_STRAY_LINE = b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n"
 SOLVER = f"SciPy {scipy.__version__} HiGHS"
-
-
-@contextmanager
-def without_stray_lines() -> Iterator[None]:
-    """Keep a line of HiGHS 1.12 off standard output, where it would mix with a command's own.
-
-    The solver prints it whatever its options say (ERGO-Code/HiGHS, issue 2783), below Python's streams.
-    Anything else that is written meanwhile comes out at the end.
-    """
-    try:
-        sys.stdout.flush()
-        before = os.dup(1)
-    except (OSError, ValueError, AttributeError):  # there is no standard output to keep clean
-        yield
-        return
-    flush = ctypes.CDLL(None).fflush if os.name == "posix" else ctypes.cdll.msvcrt.fflush
-    with TemporaryFile() as held:
-        flush(None)
-        os.dup2(held.fileno(), 1)
-        try:
-            yield
-        finally:
-            flush(None)
-            os.dup2(before, 1)
-            os.close(before)
-            held.seek(0)
-            rest = held.read().replace(_STRAY_LINE, b"")
-            while rest:
-                rest = rest[os.write(1, rest) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +65,7 @@ def solve_parts(
         # Parts share the time that is left, so that one cannot starve the others.
         now_s = perf_counter()
         share_s = now_s + (deadline_s - now_s) / (len(parts) - done)
-        program = _Program(problem, fate, part)
+        program = Program(problem, fate, part)
         bound, found = program.solve(program.loss(kept), allowed, deadline_s=share_s)
         is_greedy |= found is None
         if found is not None:
@@ -113,7 +77,7 @@ def solve_parts(
     return Chosen(kept, missing, is_greedy)
 
 
-class _Program:
+class Program:
     """Columns in 0..1, rows ``low <= row <= high``, two objectives; bytes in units of their divisor."""
 
     def __init__(self, problem: Streaming, fate: NDArray[np.int64], part: int) -> None:
@@ -125,6 +89,7 @@ class _Program:
         self._high: list[float] = []
         self._loss: list[int] = []  # by column, in bytes
         self._area: list[int] = []
+        self._sprawl: list[int] = []  # steps, and for each stay as many as there are
         self._constant = 0  # of the loss, in bytes
         self._gaps = np.flatnonzero(fate == part).tolist()
         self._k = {i: self._column() for i in self._gaps}
@@ -147,10 +112,10 @@ class _Program:
         """Plan of the gaps `found` for this part and of `others`, made to fit, then filled up."""
         problem, is_here = self._problem, self._fate == self._part
         kept = np.where(is_here, found, others)
-        ranked = _streamed_dp.rank(
+        ranked = rank(
             problem.size_bytes, problem.first, problem.step, problem.streamed_bytes, problem.capacity_bytes
         )
-        _streamed_dp.shed(
+        shed(
             problem.size_bytes,
             problem.first,
             problem.step,
@@ -160,14 +125,17 @@ class _Program:
             problem.capacity_bytes,
             kept,
         )
-        _streamed_dp.fill(
-            problem.size_bytes, problem.first, problem.step, problem.capacity_bytes, is_here, ranked, kept
-        )
+        fill(problem.size_bytes, problem.first, problem.step, problem.capacity_bytes, is_here, ranked, kept)
         return kept
+
+    def forbid(self, gaps: Collection[int]) -> None:
+        """Let no plan keep all of `gaps`, which are of this part."""
+        self._row(dict.fromkeys((self._k[i] for i in gaps), 1.0), high=len(gaps) - 1)
 
     def _column(self) -> int:
         self._loss.append(0)
         self._area.append(0)
+        self._sprawl.append(0)
         return len(self._loss) - 1
 
     def _row(self, entries: Mapping[int, float], *, low: float = -inf, high: float = inf) -> None:
@@ -192,6 +160,7 @@ class _Program:
             if here is not None:
                 steps = int(problem.step[i + 1] - problem.step[i])
                 self._area[here] += size * steps
+                self._sprawl[here] += steps
                 for t in range(int(problem.step[i]) + 1, int(problem.step[i + 1]) + 1):
                     self._occupy(t, here, size)
                 if was_kept:
@@ -205,6 +174,7 @@ class _Program:
                     self._row({begins: 1.0, before: 1.0}, high=1)
                 self._occupy(int(problem.step[i]), begins, size)
                 self._area[begins] += size
+                self._sprawl[begins] += problem.capacity_bytes.size
                 if i > start or not problem.is_produced[v]:
                     self._loss[begins] -= streamed - size
                     if before is None:
@@ -299,6 +269,15 @@ class _Program:
 
     def settle(self, loss: int, *, deadline_s: float) -> NDArray[np.bool_] | None:
         """Gaps of a plan of least byte-steps among those of this `loss`, if it is found in time."""
+        return self._among(self._area, loss, deadline_s, nodes=_SETTLING_NODES)
+
+    def straighten(self, loss: int, *, deadline_s: float) -> NDArray[np.bool_] | None:
+        """Gaps of a plan of few, short stays among those of this `loss`: it is easier to place."""
+        return self._among(self._sprawl, loss, deadline_s, nodes=_STRAIGHTENING_NODES)
+
+    def _among(
+        self, objective: list[int], loss: int, deadline_s: float, *, nodes: int
+    ) -> NDArray[np.bool_] | None:
         columns = {column: value for column, value in enumerate(self._loss) if value}
         scale = max(1, abs(loss - self._constant))
         target, found = loss, None
@@ -306,7 +285,7 @@ class _Program:
         while found is None and (remaining_s := deadline_s - perf_counter()) > 0:
             row = {column: value / scale for column, value in columns.items()}
             self._row(row, high=(target - self._constant) / scale)
-            result = self._run(self._area, gcd(*self._area) or 1, remaining_s, nodes=_SETTLING_NODES)
+            result = self._run(objective, gcd(*objective) or 1, remaining_s, nodes=nodes)
             del self._rows[rows], self._low[rows], self._high[rows]
             if result.x is None:
                 break

@@ -1,200 +1,192 @@
-"""The least off-chip traffic of a workload on a scratchpad, with the plan that attains it.
+"""Plans in atomic mode: bound, place, and decide jointly where that leaves a gap.
 
-A greedy plan comes first, so there is one whatever the time limit. The exact optimum without
-addresses is then a lower bound, and mostly its residency can be placed as it is: that is the
-optimum. Where it cannot, the joint program of order, residency and placement decides.
-
-References
-----------
-.. [COSMA] Y. Li, A. Gupta, S. Malik, "COSMA", arXiv 2311.18246, 2023: the problem.
+A greedy plan comes first, so there is one whatever the time limit. The exact optimum without addresses is
+then a lower bound, and mostly its residency can be placed as it is: that is the optimum. Where it provably
+cannot, other residencies of that cost are tried, and then the joint program of order, residency and
+placement decides. Where the exact search runs out of time, the graph is large: a beam over orders and
+windows searched again give a plan.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal, TypeAlias, get_args
 
 from accel.schedule._greedy import greedy
-from accel.schedule._instance import Instance, build_instance
+from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed, place, place_or_shed
 from accel.schedule._residency import Residency
-from accel.schedule._search import Relaxed, search
-from accel.schedule.plan import Method, Run, Schedule, Transfer, TransferKind
-from accel.workload import Workload
+from accel.schedule._search import optimal_residencies
+from accel.schedule._windows import improve_large, lower_bound, place_adjusted
+from accel.schedule.backends import Backend
+from accel.schedule.plan import Method, Run, Transfer, TransferKind
 
-Order: TypeAlias = Literal["free", "given"]
-Backend: TypeAlias = Literal["search", "cp-sat", "highs"]
-
-MAX_SEED = 2**31 - 1  # of CP-SAT
-
-
-class WorkingSetError(ValueError):
-    """The scratchpad cannot hold what one operator reads and writes."""
-
-
-def working_set_minimum(graph: Workload, *, alignment: int = 1) -> int:
-    """Bytes of the smallest scratchpad on which every operator of `graph` can run.
-
-    Parameters
-    ----------
-    alignment
-        Sizes are rounded up to it.
-    """
-    return _largest_working_set(graph, alignment)[0]
+#: Shares of the time that is left: the exact search and bound; improvement of a large graph; placements.
+_SEARCH_SHARE = 0.3
+_WINDOWS_SHARE = 0.75
+_PLACEMENT_SHARE = 0.5
+_OTHER_OPTIMA = 20
+_MOST_JOINT_PAIRS = 200_000  # tensors and steps of a joint program that is worth to be written down
 
 
-def schedule(
-    graph: Workload,
-    scratchpad_bytes: int,
-    *,
-    order: Order = "free",
-    time_limit_s: float = 60.0,
-    seed: int = 0,
-    alignment: int = 1,
-    backend: Backend = "search",
-) -> Schedule:
-    """Schedule of least off-chip traffic: operator order, residency and addresses together [COSMA]_.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A plan in bytes, and how it was found; see the attributes of ``Schedule``."""
 
-    While an operator runs, all it reads and writes is in the scratchpad, each tensor in one block.
-    Every tensor of the workload takes part: a weight or an optimizer state is a graph input.
+    order: tuple[str, ...]
+    residency: tuple[Run, ...]
+    transfers: tuple[Transfer, ...]
+    bound_bytes: int
+    method: Method
+    solver: str
+    model_size: str
+    warm_start: bool
+
+
+def solve(instance: Instance, backend: Backend, *, deadline_s: float, seed: int) -> Found:
+    """Plan of least traffic with all operands of an operator in the scratchpad.
 
     Parameters
     ----------
-    scratchpad_bytes
-        Capacity; rounded down to `alignment`.
-    order
-        ``"given"`` keeps the operators in file order.
-    time_limit_s
-        Seconds, by the clock; a plan is returned in any case, with the bound reached by then. Plans
-        are reproducible as long as the limit is not met.
-    seed
-        Of the solvers, 0..2**31 - 1.
-    alignment
-        Addresses are multiples of it, and sizes are rounded up to it.
-    backend
-        What computes the bound: a shortest-path search over machine states, or the integer program
-        of the same relaxation in CP-SAT or in HiGHS. All are exact; the search is the fastest.
-
-    Raises
-    ------
-    WorkingSetError
-        An operator alone needs more than the scratchpad has.
-    ValueError
-        An option is out of range, or two operators share a name.
-
-    Examples
-    --------
-    >>> from accel.workload import Operator, Role, Tensor
-    >>> names, sizes = ("x", "a", "b", "c", "d"), (1, 2, 3, 3, 2)
-    >>> tensors = {n: Tensor(name=n, shape=(s,), role=Role.ACTIVATION) for n, s in zip(names, sizes)}
-    >>> edges = (("x",), ("a",)), (("a",), ("b",)), (("b",), ("c",)), (("a", "c"), ("d",))
-    >>> steps = tuple(
-    ...     Operator(name=f"op{i}", kind="add", inputs=read, outputs=written)
-    ...     for i, (read, written) in enumerate(edges)
-    ... )
-    >>> graph = Workload(name="skip", operators=steps, tensors=tensors, inputs=("x",), outputs=("d",))
-    >>> plan = schedule(graph, 28)
-    >>> [(move.kind, move.tensor, move.bytes) for move in plan.transfers]
-    [('load', 'x', 4), ('spill', 'a', 8), ('refetch', 'a', 8), ('store', 'd', 8)]
-    >>> plan.status, plan.noncompulsory_bytes, schedule(graph, 32).noncompulsory_bytes
-    ('OPTIMAL', 16, 0)
+    deadline_s
+        Reading of `time.perf_counter` at which to stop with the best plan.
     """
-    started_s = perf_counter()
-    _check_arguments(graph, scratchpad_bytes, order, time_limit_s, seed, alignment, backend)
-    instance = build_instance(graph, scratchpad_bytes, alignment=alignment, fixed_order=order == "given")
-    found = _Solution(instance, deadline_s=started_s + time_limit_s, seed=seed)
-    found.improve(backend)
-    residency, transfers = _plan(instance, found.plan)
-    result = Schedule(
-        workload=graph,
-        scratchpad_bytes=scratchpad_bytes,
-        alignment=alignment,
+    found = _Solution(instance, backend, deadline_s=deadline_s, seed=seed)
+    found.improve()
+    residency, transfers = _moves(instance, found.plan)
+    models = [run for run in backend.log if run.columns]
+    return Found(
         order=tuple(instance.operators[i] for i in found.plan.residency.order),
         residency=residency,
         transfers=transfers,
         bound_bytes=found.bound * instance.unit_bytes,
         method=found.method,
-        solver=" + ".join(found.solvers) or "none",
-        seconds=perf_counter() - started_s,
+        solver=" + ".join(dict.fromkeys((*(run.solver for run in backend.log), *found.engines))) or "none",
+        model_size=max(models, key=lambda run: run.columns).model_size if models else "",
+        warm_start=any(run.is_warm for run in backend.log),
     )
-    result.check()
-    return result
 
 
 class _Solution:
     """The best plan so far and the bound below it, in units, brought together stage by stage."""
 
-    def __init__(self, instance: Instance, *, deadline_s: float, seed: int) -> None:
+    def __init__(self, instance: Instance, backend: Backend, *, deadline_s: float, seed: int) -> None:
         self._instance = instance
+        self._backend = backend
         self._deadline_s = deadline_s
         self._seed = seed
         self.plan: Placed = greedy(instance)
         self.bound = 0
         self.method: Method = "greedy"
-        self.solvers: dict[str, None] = {}
+        self.engines: list[str] = []
 
     @property
-    def _open(self) -> bool:
+    def _is_open(self) -> bool:
         return self.bound < self.plan.residency.cost and perf_counter() < self._deadline_s
 
-    def improve(self, backend: Backend) -> None:
-        """Bound, pack, and solve jointly where the residency of the bound has no placement."""
-        if self._open:
-            relaxed = self._relax(backend)
-            self.bound = relaxed.bound
-            if relaxed.residency is not None:
-                self._place(relaxed.residency)
-        if self._open:
-            # Imported late: it takes a second or more, and most calls end before it is needed.
-            from accel.schedule import _cpsat
+    def _share(self, share: float) -> float:
+        """Reading of the clock when `share` of the time left has passed."""
+        now_s = perf_counter()
+        return now_s + share * (self._deadline_s - now_s)
 
-            self.solvers[_cpsat.VERSION] = None
-            self.bound, plan = _cpsat.solve_joint(
+    def improve(self) -> None:
+        """Close the gap between plan and bound, as far as time allows."""
+        if not self._is_open:
+            return
+        relaxed = self._backend.solve_capacity(
+            self._instance,
+            upper=self.plan.residency.cost,
+            hint=self.plan,
+            deadline_s=self._share(_SEARCH_SHARE),
+            seed=self._seed,
+        )
+        self.bound = relaxed.bound
+        if relaxed.residency is not None:
+            self._place(relaxed.residency)
+            if self._is_open and relaxed.residency.cost == relaxed.bound:
+                self._place_others(relaxed.bound)
+        elif self._is_open:
+            self._improve_windows()
+        if self._is_open and self._pairs <= _MOST_JOINT_PAIRS:
+            bound, plan = self._backend.solve_joint(
                 self._instance,
                 lower=self.bound,
                 hint=self.plan,
                 deadline_s=self._deadline_s,
                 seed=self._seed,
             )
+            self.bound = max(self.bound, bound)
             self._offer(plan, "joint")
 
-    def _relax(self, backend: Backend) -> Relaxed:
-        upper = self.plan.residency.cost
-        if backend == "search":
-            self.solvers["state search"] = None
-            return search(self._instance, upper=upper, deadline_s=self._deadline_s)
-        if backend == "highs":
-            from accel.schedule import _highs
-
-            self.solvers[_highs.VERSION] = None
-            return _highs.solve_capacity(self._instance, upper=upper, deadline_s=self._deadline_s)
-        from accel.schedule import _cpsat
-
-        self.solvers[_cpsat.VERSION] = None
-        return _cpsat.solve_capacity(
-            self._instance, hint=self.plan, deadline_s=self._deadline_s, seed=self._seed
-        )
+    @property
+    def _pairs(self) -> int:
+        return len(self._instance.tensors) * len(self._instance.operators)
 
     def _place(self, residency: Residency) -> None:
         """Place `residency` as it is, or failing that with fewer kept gaps."""
-        self._offer(place(residency), "first-fit")
-        if self._open:
-            from accel.schedule import _cpsat, _packing
-
-            self.solvers[_cpsat.VERSION] = None
-            # Half of the time at most, so that a hard placement leaves some for the joint program.
-            deadline_s = (perf_counter() + self._deadline_s) / 2
-            self._offer(_packing.pack(residency, deadline_s=deadline_s, seed=self._seed), "packing")
-        if self._open:
+        self._offer(place(residency, deadline_s=self._share(_PLACEMENT_SHARE), seed=self._seed)[0], "packing")
+        if self._is_open:
+            self._offer(
+                place_adjusted(residency, self._place_quickly, deadline_s=self._share(_PLACEMENT_SHARE)),
+                "packing",
+            )
+        if self._is_open:
             self._offer(place_or_shed(residency), "greedy")
+
+    def _place_quickly(self, residency: Residency) -> Placed | None:
+        return place(residency, deadline_s=perf_counter(), seed=self._seed)[0]
+
+    def _place_others(self, optimum: int) -> None:
+        """Place other residencies of the least cost."""
+        others = optimal_residencies(
+            self._instance,
+            optimum,
+            tries=_OTHER_OPTIMA,
+            seed=self._seed,
+            deadline_s=self._share(_PLACEMENT_SHARE),
+        )
+        for residency in others:
+            placed, _ = place(residency, deadline_s=self._share(0.1), seed=self._seed)
+            self._offer(placed, "packing")
+            if not self._is_open:
+                return
+
+    def _improve_windows(self) -> None:
+        self.engines.append("beam and windows")
+        start = self.plan.residency
+        better = improve_large(
+            self._instance,
+            start,
+            deadline_s=self._share(_WINDOWS_SHARE),
+            seed=self._seed,
+            lower=self.bound,
+        )
+        if better.cost < start.cost:
+            self._offer(
+                place(better, deadline_s=self._share(_PLACEMENT_SHARE), seed=self._seed)[0], "windows"
+            )
+            if better.cost < self.plan.residency.cost:
+                self._offer(
+                    place_adjusted(better, self._place_quickly, deadline_s=self._share(_PLACEMENT_SHARE)),
+                    "windows",
+                )
+                self._offer(place_or_shed(better), "windows")
+        if self._is_open:
+            cost = self.plan.residency.cost
+            found = lower_bound(
+                self._instance,
+                self.plan.residency.order,
+                upper=cost,
+                deadline_s=self._deadline_s,
+            )
+            self.bound = max(self.bound, min(found, cost))
 
     def _offer(self, plan: Placed | None, method: Method) -> None:
         if plan is not None and plan.residency.cost < self.plan.residency.cost:
             self.plan, self.method = plan, method
 
 
-def _plan(instance: Instance, placed: Placed) -> tuple[tuple[Run, ...], tuple[Transfer, ...]]:
+def _moves(instance: Instance, placed: Placed) -> tuple[tuple[Run, ...], tuple[Transfer, ...]]:
     """Return runs and transfers of a placed residency, in bytes."""
     residency, unit = placed.residency, instance.unit_bytes
     step = {i: t for t, i in enumerate(residency.order)}
@@ -227,44 +219,3 @@ def _plan(instance: Instance, placed: Placed) -> tuple[tuple[Run, ...], tuple[Tr
         Transfer(step=at, tensor=instance.tensors[v], bytes=instance.size[v] * unit, kind=kind)
         for at, kind, v in moves
     )
-
-
-def _check_arguments(
-    graph: Workload,
-    scratchpad_bytes: int,
-    order: str,
-    time_limit_s: float,
-    seed: int,
-    alignment: int,
-    backend: str,
-) -> None:
-    for name, value, allowed in (("order", order, Order), ("backend", backend, Backend)):
-        if value not in get_args(allowed):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
-    if not time_limit_s > 0:
-        raise ValueError(f"time_limit_s must be positive, got {time_limit_s}")
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed must be in 0..{MAX_SEED}, got {seed}")
-    names = Counter(operator.name for operator in graph.operators)
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise ValueError(f"operator names must differ, got {repeated[0]} {names[repeated[0]]} times")
-    minimum, where = _largest_working_set(graph, alignment)
-    if scratchpad_bytes < alignment:
-        raise ValueError(f"scratchpad_bytes must be at least {alignment}, got {scratchpad_bytes}")
-    if scratchpad_bytes < minimum:
-        raise WorkingSetError(
-            f"scratchpad_bytes must be at least {minimum} (working set of {where}), got {scratchpad_bytes}"
-        )
-
-
-def _largest_working_set(graph: Workload, alignment: int) -> tuple[int, str]:
-    """Bytes of the largest working set, and the first operator that has it."""
-    if alignment < 1:
-        raise ValueError(f"alignment must be at least 1, got {alignment}")
-    best = (0, "")
-    for operator in graph.operators:
-        touched = {*operator.inputs, *operator.outputs}
-        used = sum(-(-graph.tensors[name].bytes // alignment) * alignment for name in touched)
-        if used > best[0]:
-            best = (used, operator.name)
-    return best

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import pandas as pd
 
+from accel.schedule._weights import Weights
 from accel.schedule.check import check_schedule
 from accel.workload import Workload
 
 TransferKind: TypeAlias = Literal["load", "refetch", "spill", "store"]
-Method: TypeAlias = Literal["greedy", "first-fit", "packing", "joint"]
+Mode: TypeAlias = Literal["atomic", "streamed"]
+Method: TypeAlias = Literal[
+    "greedy", "packing", "joint", "windows", "fits", "dynamic-program", "integer-program"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +40,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """A tensor moved between the scratchpad and off-chip memory.
+    """A tensor moved between the scratchpad, or a streaming operator, and off-chip memory.
 
     Attributes
     ----------
@@ -61,6 +66,17 @@ class Schedule:
 
     Attributes
     ----------
+    mode
+        ``"atomic"``: all that an operator reads and writes is in the scratchpad while it runs.
+        ``"streamed"``: what is not there passes through the tile reserve, at its size per use.
+    weights
+        What becomes of the parameters: ``"streamed"`` past the scratchpad, one load each and no run;
+        ``"tracked"`` like any graph input; ``"resident"``: `resident` have a run from the first step to
+        the last and no load, the others are streamed.
+    resident
+        Parameters that stay for the whole run.
+    tile_reserve_bytes
+        Of the scratchpad, at its top, for what is streamed; no run lies there.
     order
         Operator names in the order they run.
     residency
@@ -68,13 +84,20 @@ class Schedule:
     transfers
         By step; within one step fetches come before stores.
     bound_bytes
-        No schedule has less non-compulsory traffic than this.
+        No schedule in this mode (and in this order, where the order was given) has less
+        non-compulsory traffic than this.
     method
-        What found the plan: a greedy rule; an optimal order and residency placed by ``"first-fit"``
-        or by exact ``"packing"``; or the ``"joint"`` program of order, residency and placement.
+        What found the plan. Atomic: a ``"greedy"`` rule; an optimal order and residency placed by exact
+        ``"packing"``; the ``"joint"`` program of order, residency and
+        placement; or improvement of ``"windows"`` of a large graph. Streamed: every gap ``"fits"``, or the
+        exact ``"dynamic-program"`` or ``"integer-program"``.
     solver
         Names and versions of what computed the bound and the plan; ``"none"`` where the greedy plan
         moves no byte that it need not.
+    model_size
+        Of the largest solver model, such as ``"812 variables, 2304 constraints"``; empty without one.
+    warm_start
+        Whether a solver was given a plan to start from.
     seconds
         Time spent; not part of a comparison.
     """
@@ -82,12 +105,18 @@ class Schedule:
     workload: Workload
     scratchpad_bytes: int
     alignment: int
+    mode: Mode = "atomic"
+    weights: Weights = "tracked"
+    resident: tuple[str, ...] = ()
+    tile_reserve_bytes: int = 0
     order: tuple[str, ...]
     residency: tuple[Run, ...]
     transfers: tuple[Transfer, ...]
     bound_bytes: int
     method: Method
     solver: str
+    model_size: str = ""
+    warm_start: bool = False
     seconds: float = field(compare=False)
 
     @property
@@ -97,14 +126,54 @@ class Schedule:
         return pd.DataFrame(rows, columns=["tensor", "start", "end", "address", "bytes"])
 
     @property
+    def spills(self) -> tuple[Transfer, ...]:
+        """Stores that a larger scratchpad would save."""
+        return tuple(move for move in self.transfers if move.kind == "spill")
+
+    @property
+    def refetches(self) -> tuple[Transfer, ...]:
+        """Loads that a larger scratchpad would save."""
+        return tuple(move for move in self.transfers if move.kind == "refetch")
+
+    def _bytes(self, *kinds: TransferKind) -> int:
+        return sum(move.bytes for move in self.transfers if move.kind in kinds)
+
+    @cached_property
+    def _parameters(self) -> frozenset[str]:
+        tensors = self.workload.tensors
+        return frozenset(name for name in self.workload.inputs if tensors[name].role.is_parameter)
+
+    @property
     def compulsory_bytes(self) -> int:
-        """First loads of graph inputs and stores of graph outputs: the same for every schedule."""
-        return sum(move.bytes for move in self.transfers if move.kind in ("load", "store"))
+        """First loads of graph inputs, parameters among them, and stores of graph outputs."""
+        return self._bytes("load", "store")
+
+    @property
+    def compulsory_weight_bytes(self) -> int:
+        """First loads of parameters: the part of `compulsory_bytes` that is weights."""
+        return sum(
+            move.bytes for move in self.transfers if move.kind == "load" and move.tensor in self._parameters
+        )
+
+    @property
+    def compulsory_activation_bytes(self) -> int:
+        """The part of `compulsory_bytes` that is not weights."""
+        return self.compulsory_bytes - self.compulsory_weight_bytes
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes of all spills."""
+        return self._bytes("spill")
+
+    @property
+    def refetched_bytes(self) -> int:
+        """Bytes of all refetches."""
+        return self._bytes("refetch")
 
     @property
     def noncompulsory_bytes(self) -> int:
         """Spills and refetches: what the scheduler minimises."""
-        return sum(move.bytes for move in self.transfers if move.kind in ("spill", "refetch"))
+        return self._bytes("spill", "refetch")
 
     @property
     def offchip_bytes(self) -> int:

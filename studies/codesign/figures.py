@@ -12,10 +12,9 @@ import plotly.graph_objects as go
 from accel import COMPONENTS
 from dse import hypervolume
 from studies.codesign.describe import design_text, numerics_text
-from studies.page import COLORS
+from studies.page import COLORS, styled
 
 if TYPE_CHECKING:
-    from accel.schedule import Schedule
     from studies.codesign.campaign import Result
 
 _LOSS_SHOWN = 10.0  # a broken network may have any loss: those above are drawn here
@@ -76,7 +75,7 @@ def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "
         _accuracy_axis(figure)
     else:
         figure.update_yaxes(title=f"final training loss, at most {_LOSS_SHOWN:g}", type="log", dtick="D2")
-    return _styled(figure, 480)
+    return styled(figure, 480)
 
 
 def _level(ends: Sequence[float], height: float, name: str) -> go.Scatter:
@@ -117,7 +116,7 @@ def breakdown(result: Result) -> go.Figure:
     figure.update_layout(barmode="stack", legend_traceorder="normal")
     figure.update_xaxes(title="energy of one training step, uJ")
     figure.update_yaxes(autorange="reversed")
-    return _styled(figure, 160 + 28 * len(labels))
+    return styled(figure, 160 + 28 * len(labels))
 
 
 def accuracy_against_bits(result: Result) -> go.Figure:
@@ -158,69 +157,7 @@ def accuracy_against_bits(result: Result) -> go.Figure:
     figure.add_trace(_level(ends, _error(result.reference["test_accuracy"]), "float32 twin"))
     figure.update_xaxes(title="fraction bits of the accumulator", dtick=1)
     _accuracy_axis(figure)
-    return _styled(figure, 440)
-
-
-def memory_map(plan: Schedule) -> go.Figure:
-    """Address against step: one rectangle per stay of a tensor, those that come back outlined."""
-    figure = go.Figure()
-    roles = list(dict.fromkeys(tensor.role for tensor in plan.workload.tensors.values()))
-    returning = {move.tensor for move in plan.transfers if move.kind == "refetch"}
-    for index, role in enumerate(roles):
-        runs = [run for run in plan.residency if plan.workload.tensors[run.tensor].role == role]
-        if not runs:
-            continue
-        figure.add_trace(
-            go.Bar(
-                x=[(run.start + run.end) / 2 for run in runs],
-                width=[run.end - run.start + 1 for run in runs],
-                base=[run.address / 1024 for run in runs],
-                y=[run.bytes / 1024 for run in runs],
-                name=str(role).replace("_", " "),
-                marker={
-                    "color": COLORS[index % len(COLORS)],
-                    "opacity": 0.75,
-                    "line": {
-                        "color": ["#B00020" if run.tensor in returning else "white" for run in runs],
-                        "width": [3 if run.tensor in returning else 1 for run in runs],
-                    },
-                },
-                text=[run.tensor if run.bytes > 0.06 * plan.scratchpad_bytes else "" for run in runs],
-                textposition="inside",
-                insidetextanchor="middle",
-                customdata=[
-                    (
-                        run.tensor,
-                        run.bytes,
-                        run.address,
-                        plan.order[run.start],
-                        plan.order[run.end],
-                        "leaves and comes back" if run.tensor in returning else "stays",
-                    )
-                    for run in runs
-                ],
-                hovertemplate=(
-                    "%{customdata[0]}<br>%{customdata[1]} bytes at %{customdata[2]}"
-                    "<br>%{customdata[3]} to %{customdata[4]}<br>%{customdata[5]}<extra></extra>"
-                ),
-            )
-        )
-    figure.add_hline(
-        y=plan.scratchpad_bytes / 1024,
-        line={"color": "#B00020", "dash": "dash"},
-        annotation_text=f"scratchpad, {plan.scratchpad_bytes / 1024:g} KiB",
-    )
-    figure.update_layout(barmode="overlay", bargap=0)
-    figure.update_xaxes(
-        tickvals=list(range(len(plan.order))),
-        ticktext=list(plan.order),
-        tickangle=-45,
-        title="operator",
-        range=[-0.5, len(plan.order) - 0.5],
-        automargin=True,
-    )
-    figure.update_yaxes(title="address, KiB")
-    return _styled(figure, 560)
+    return styled(figure, 440)
 
 
 def hypervolume_trace(result: Result) -> go.Figure:
@@ -248,7 +185,7 @@ def hypervolume_trace(result: Result) -> go.Figure:
     )
     figure.update_xaxes(title="evaluations")
     figure.update_yaxes(title="hypervolume, % of the final", rangemode="tozero")
-    return _styled(figure, 340)
+    return styled(figure, 340)
 
 
 def _done(result: Result) -> pd.DataFrame:
@@ -294,14 +231,3 @@ def _hover(row: pd.Series[Any]) -> str:
         f"<br>accuracy {100 * row['test_accuracy']:.1f} %, training loss {row['training_loss']:.4f}"
         f"<br>{row['energy_pj'] / 1e6:.2f} uJ, {row['step_ms']:.3f} ms, {row['area_um2'] / 1e6:.2f} mm2"
     )
-
-
-def _styled(figure: go.Figure, height: int) -> go.Figure:
-    figure.update_layout(
-        template="plotly_white",
-        height=height,
-        margin={"l": 70, "r": 20, "t": 70, "b": 60},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        font={"family": "system-ui, sans-serif", "size": 13},
-    )
-    return figure

@@ -71,7 +71,7 @@ class Pricing:
         key = (operand, update, scratchpad_bytes)
         if key not in self._schedules:
             self._schedules[key] = schedule(
-                self.workload(operand, update), scratchpad_bytes, backend="cp-sat"
+                self.workload(operand, update), scratchpad_bytes, weights="tracked"
             )
         return self._schedules[key]
 
@@ -117,7 +117,7 @@ class Pricing:
         space = self.config.space
         formats = [FloatFormat.parse(text) for text in space.format]
         smallest = min(formats, key=lambda fmt: fmt.bits)
-        least = working_set_minimum(self.workload(smallest, self._update))
+        least = working_set_minimum(self.workload(smallest, self._update), weights="tracked")
         for index, size in enumerate(space.scratchpad_bytes):
             if size < least:
                 try:
@@ -128,7 +128,7 @@ class Pricing:
         pairs = [
             (fmt, size)
             for fmt, size in product(formats, space.scratchpad_bytes)
-            if size >= working_set_minimum(self.workload(fmt, self._update))
+            if size >= working_set_minimum(self.workload(fmt, self._update), weights="tracked")
         ]
         for count, (fmt, size) in enumerate(pairs, 1):
             self.schedule(fmt, self._update, size)
@@ -141,7 +141,7 @@ class Pricing:
         Where no scratchpad of the space holds one operator's float32 tensors, the next power of two
         that does is taken.
         """
-        least = working_set_minimum(self.workload(BINARY32, BINARY32))
+        least = working_set_minimum(self.workload(BINARY32, BINARY32), weights="tracked")
         sizes = [size for size in self.config.space.scratchpad_bytes if size >= least]
         sizes = sizes or [1 << (least - 1).bit_length()]
         best: tuple[Design, Cost] | None = None

@@ -12,6 +12,7 @@ from numerics import FloatFormat
 from studies.codesign import figures
 from studies.codesign.campaign import Result
 from studies.codesign.describe import design_text, numerics_text
+from studies.memory_map import memory_map
 from studies.page import figure_html, write_page
 from studies.tasks import TASKS
 
@@ -44,7 +45,7 @@ def _pictures(result: Result) -> dict[str, Any]:
         "loss": figures.front(result, quality="training_loss"),
         "breakdown": figures.breakdown(result),
         "bits": figures.accuracy_against_bits(result),
-        "memory": figures.memory_map(plan),
+        "memory": memory_map(plan),
         "progress": figures.hypervolume_trace(result),
     }
     return {

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from accel.cost import COMPONENTS, CYCLE_PARTS, LEVELS, OPERANDS, Cost, OperatorCost
 from accel.workload import Phase
-from studies.cost import units
+from studies import units
 from studies.cost.run import Priced
 from studies.cost.tables import traffic_by_level
 from studies.page import COLORS

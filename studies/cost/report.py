@@ -7,7 +7,8 @@ from typing import Any
 
 from accel.cost import COMPONENTS, CYCLE_PARTS
 from accel.hardware.offchip import offchip_memory
-from studies.cost import figures, tables, units
+from studies import units
+from studies.cost import figures, tables
 from studies.cost.run import NOT_MODELLED, Answer, Priced, notes
 from studies.cost.terminal import best_in, workload_line
 from studies.page import figure_html, write_page

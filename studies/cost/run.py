@@ -14,7 +14,8 @@ from accel.evaluation import evaluate
 from accel.mapping.search import Objective
 from accel.workload import Workload
 from studies.cost.sensitivity import sensitivity
-from studies.cost.source import OWN, Model, Stored, open_design, open_model, parse_stored, read_formats, store
+from studies.cost.source import open_design, store
+from studies.model import OWN, Model, Stored, open_model, parse_stored, read_formats
 
 #: What the model leaves out, shown with every result.
 NOT_MODELLED = (
@@ -38,7 +39,7 @@ class Request:
     format
         Of all stored tensors, ``own``, or nothing: as the operands of each design.
     formats
-        TOML file of exceptions, see `studies.cost.source.read_formats`.
+        TOML file of exceptions, see `studies.model.read_formats`.
     sensitivity
         Whether each parameter of the first design is varied.
     """

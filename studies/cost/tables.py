@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from accel.cost import CYCLE_PARTS, Access, Cost, OperatorCost
-from studies.cost import units
+from studies import units
 from studies.cost.run import Answer
 
 

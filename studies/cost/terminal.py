@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import isinf
 from typing import Any
 
@@ -13,11 +13,12 @@ from rich.table import Table
 from accel.cost import COMPONENTS, CYCLE_PARTS, LEVELS, OPERANDS, Cost, Grouping
 from accel.mapping.search import Objective
 from accel.workload import Phase
-from studies.cost import tables, units
+from studies import units
+from studies.console import count, new_console, plain_table, section
+from studies.cost import tables
 from studies.cost.run import NOT_MODELLED, Answer, Priced, notes
-from studies.cost.units import NOT_APPLICABLE
+from studies.units import NOT_APPLICABLE
 
-_WIDE = 160  # of a log file, which does not wrap
 _SHOWN_PARAMETERS = 12
 _SHOWN_CHOICES = 2  # of a choice with many alternatives: the least and the most energy
 
@@ -34,23 +35,23 @@ def show(
     top
         How many layers are listed, those of most energy first.
     """
-    out = console or _console()
+    out = console or new_console()
     first = answer.first
     cost = first.cost
     for line in _header(answer):
         out.print(line, soft_wrap=True)
-    _print(out, "", _totals(cost))
+    section(out, "", _totals(cost))
     is_training = any(operator.phase is not Phase.FORWARD for operator in cost.operators)
     shown: Sequence[Grouping] = ("component", "level", "phase") if is_training else ("component", "level")
     for name in by or shown:
-        _print(out, *_grouped(cost, name, out.width))
+        section(out, *_grouped(cost, name, out.width))
     if not by:
         _layers(out, first, top)
-        _print(out, f"what bounds the layers, {_ridge(first)}", _bounds(cost))
+        section(out, f"what bounds the layers, {_ridge(first)}", _bounds(cost))
         if answer.sensitivity is not None:
             _sensitivity(out, answer.sensitivity)
     if len(answer.designs) > 1:
-        _print(out, f"beside {first.name}", _comparison(answer.designs))
+        section(out, f"beside {first.name}", _comparison(answer.designs))
     for line in remarks(answer):
         out.print(line, style="dim", soft_wrap=True)
 
@@ -66,29 +67,6 @@ def _grouped(cost: Cost, by: Grouping, width: int) -> tuple[str, Table]:
     return f"by {'kind of operator' if by == 'kind' else by}", _groups(cost, by)
 
 
-def _console() -> Console:
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        console.width = _WIDE
-    return console
-
-
-def _print(out: Console, title: str, grid: Table) -> None:
-    out.print()
-    if title:
-        out.print(title, style="bold")
-    out.print(grid)
-
-
-def _grid(*columns: str, text: Iterable[int] = (0,)) -> Table:
-    """Table without lines; columns of numbers are on the right."""
-    grid = Table(box=None, pad_edge=False, header_style="dim")
-    left = set(text)
-    for place, column in enumerate(columns):
-        grid.add_column(column, justify="left" if place in left else "right", overflow="fold")
-    return grid
-
-
 def _fitting(
     rows: Sequence[Mapping[str, str]], width: int, *, text: Sequence[str] = ("",), drop: Sequence[str] = ()
 ) -> Table:
@@ -98,7 +76,7 @@ def _fitting(
     for column in drop:
         if sum(wide[name] + 2 for name in columns) - 2 > width:
             columns.remove(column)
-    grid = _grid(*columns, text=[place for place, column in enumerate(columns) if column in text])
+    grid = plain_table(*columns, text=[place for place, column in enumerate(columns) if column in text])
     for row in rows:
         grid.add_row(*(row[column] for column in columns))
     return grid
@@ -134,14 +112,10 @@ def workload_line(answer: Answer, priced: Priced) -> str:
     )
     return (
         f"{answer.network}, {'training step' if model.training else 'inference'}, batch {workload.batch}"
-        f"{positions}: {_count(len(workload.operators), 'operator')}, {units.si(workload.macs, 'MAC')}, "
+        f"{positions}: {count(len(workload.operators), 'operator')}, {units.si(workload.macs, 'MAC')}, "
         f"{units.si(workload.parameters, '')} parameters in {units.si(workload.weight_bytes, 'B')}, "
         f"activations {units.si(workload.activation_bytes, 'B')}; stored {answer.stored}"
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _totals(cost: Cost) -> Table:
@@ -156,7 +130,7 @@ def _totals(cost: Cost) -> Table:
 
 
 def _components(cost: Cost) -> Table:
-    grid = _grid("", "energy", "share", "area", "share", "cycles", "share")
+    grid = plain_table("", "energy", "share", "area", "share", "cycles", "share")
     energy, area, cycles = cost.energy_pj, cost.area_um2, cost.cycle_parts
     for name in dict.fromkeys((*COMPONENTS, *area, *CYCLE_PARTS)):
         grid.add_row(
@@ -193,7 +167,7 @@ def _levels(cost: Cost, width: int) -> Table:
 
 
 def _operands(cost: Cost) -> Table:
-    grid = _grid("", *LEVELS)
+    grid = plain_table("", *LEVELS)
     moved = tables.traffic_by_level(cost)
     for operand in OPERANDS:
         grid.add_row(operand.replace("_", " "), *(_moved(moved.get((level, operand))) for level in LEVELS))
@@ -209,7 +183,7 @@ def _moved(access: tuple[float, float] | None) -> str:
 
 
 def _groups(cost: Cost, by: Grouping) -> Table:
-    grid = _grid("", "MACs", "energy", "share", "cycles", "share", "off-chip")
+    grid = plain_table("", "MACs", "energy", "share", "cycles", "share", "off-chip")
     for name, row in cost.breakdown(by).iterrows():
         grid.add_row(
             str(name),
@@ -247,7 +221,7 @@ def _layers(out: Console, priced: Priced, top: int) -> None:
     grid = _fitting(
         rows, out.width, text=("", "kind", "bound by", "tiling"), drop=("of cycles", "MACs", "kind", "share")
     )
-    _print(out, f"the {len(run)} of {len(cost.operators)} operators with the most energy", grid)
+    section(out, f"the {len(run)} of {len(cost.operators)} operators with the most energy", grid)
 
 
 def _ridge(priced: Priced) -> str:
@@ -261,7 +235,7 @@ def _ridge(priced: Priced) -> str:
 
 
 def _bounds(cost: Cost) -> Table:
-    grid = _grid("", "operators", "MACs", "share", "cycles", "share", "reached of roof")
+    grid = plain_table("", "operators", "MACs", "share", "cycles", "share", "reached of roof")
     for row in tables.bounds(cost):
         grid.add_row(
             row.part,
@@ -278,7 +252,7 @@ def _bounds(cost: Cost) -> Table:
 def _sensitivity(out: Console, table: pd.DataFrame) -> None:
     names = list(dict.fromkeys(table["parameter"]))
     shown = names[:_SHOWN_PARAMETERS]
-    grid = _grid("", "now", "then", "energy", "time", "area", text=(0, 1, 2))
+    grid = plain_table("", "now", "then", "energy", "time", "area", text=(0, 1, 2))
     reasons = []
     for name in shown:
         rows = _least_and_most(table[table["parameter"] == name])
@@ -292,7 +266,7 @@ def _sensitivity(out: Console, table: pd.DataFrame) -> None:
             grid.add_row(*head, row["value"], *changes)
     rest = len(names) - len(shown)
     more = f"; {rest} with less effect are in the page and in --json" if rest else ""
-    _print(out, f"one parameter changed at a time, mapped anew{more}", grid)
+    section(out, f"one parameter changed at a time, mapped anew{more}", grid)
     for reason in reasons:
         out.print(f"infeasible: {reason}", soft_wrap=True)
 
@@ -307,7 +281,7 @@ def _least_and_most(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _comparison(designs: Sequence[Priced]) -> Table:
-    grid = _grid("", *(priced.name for priced in designs))
+    grid = plain_table("", *(priced.name for priced in designs))
     costs = [priced.cost for priced in designs]
     for metric in tables.METRICS:
         grid.add_row(metric.name, *_beside([_value(metric, cost) for cost in costs], metric.show))

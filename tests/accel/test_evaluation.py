@@ -191,6 +191,20 @@ def test_a_schedule_that_is_not_this_workloads_or_does_not_fit_is_refused():
         evaluate(design(scratchpad_bytes=2048), CHAIN, schedule=PLAN)
 
 
+def test_a_schedule_of_streamed_operators_is_refused():
+    with pytest.raises(ValueError, match="the schedule must be of mode 'atomic', got 'streamed'"):
+        evaluate(design(), CHAIN, schedule=schedule(CHAIN, 65536, mode="streamed"))
+
+
+def test_weights_that_pass_by_the_scratchpad_are_loaded_once_and_told():
+    passing, inside = (schedule(CHAIN, 65536, weights=weights) for weights in ("streamed", "tracked"))
+    assert len(passing.residency) == len(inside.residency) - 2
+    costs = [evaluate(design(), CHAIN, schedule=plan) for plan in (passing, inside)]
+    assert costs[0].offchip_bytes == costs[1].offchip_bytes
+    (note,) = set(costs[0].estimates) - set(costs[1].estimates)
+    assert note.startswith("weights pass by the scratchpad")
+
+
 def test_a_clock_too_fast_for_the_cell_is_reported():
     assert evaluate(design(clock_mhz=100), CHAIN).timing == ()
     cost = evaluate(design(clock_mhz=400), CHAIN)

@@ -14,14 +14,19 @@ from accel.schedule._search import search
 
 # Values of the reference graphs without addresses, found by another search and by two solvers.
 CAPACITY = [
-    ("T3", 13, "free", 12),
-    ("T3", 14, "free", 8),
-    ("T6", 16, "free", 22),
-    ("T6", 18, "free", 12),
-    ("T3", 13, "given", 59),
-    ("T3", 14, "given", 41),
-    ("T6", 16, "given", 52),
-    ("T6", 17, "given", 30),
+    (name, scratchpad_bytes, order, expected)
+    for name, order, curve in (
+        ("T1", "free", {7: 4, 8: 0}),
+        ("T2", "free", {7: 4, 8: 0}),
+        ("T2", "given", {7: 26, 8: 24, 12: 24, 13: 0}),
+        ("T3", "free", {13: 12, 14: 8, 15: 2, 16: 0}),
+        ("T3", "given", {13: 59, 14: 41, 15: 41, 16: 20}),
+        ("T4", "free", {9: 4, 10: 4, 11: 0}),
+        ("T5", "free", {10: 9, 11: 0}),
+        ("T6", "free", {16: 22, 17: 22, 18: 12, 20: 12, 22: 0}),
+        ("T6", "given", {16: 52, 17: 30, 18: 30, 20: 20}),
+    )
+    for scratchpad_bytes, expected in curve.items()
 ]
 
 
@@ -68,6 +73,21 @@ def random_graph(make_graph, seed, operators):
 
 
 @pytest.mark.parametrize(("name", "scratchpad_bytes", "order", "expected"), CAPACITY)
+def test_the_search_finds_the_known_bound_whatever_the_limit(
+    reference_graphs, name, scratchpad_bytes, order, expected
+):
+    graph = reference_graphs[name]
+    instance = build_instance(graph, scratchpad_bytes, alignment=1, fixed_order=order == "given")
+    found = search(instance, upper=1 << 40, deadline_s=perf_counter() + 60)
+    assert found.bound * instance.unit_bytes == expected
+    assert found.residency.cost == found.bound
+    assert peak(found.residency) <= instance.capacity
+
+
+@pytest.mark.parametrize(
+    ("name", "scratchpad_bytes", "order", "expected"),
+    [case for case in CAPACITY if case[:2] in (("T3", 13), ("T3", 14), ("T6", 16), ("T6", 18), ("T6", 17))],
+)
 def test_every_engine_finds_the_known_bound(reference_graphs, name, scratchpad_bytes, order, expected):
     found = bounds(reference_graphs[name], scratchpad_bytes, order)
     assert found == {"search": expected, "cp-sat": expected, "highs": expected}

@@ -2,99 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from heapq import heappop, heappush
-from itertools import permutations, product
 
 import pytest
 from hypothesis import assume, given, settings, target
 from hypothesis import strategies as st
 
 from accel.schedule import schedule, working_set_minimum
-from accel.workload import Operator, Role, Tensor, Workload
-from numerics.formats import parse_format
-
-INT8 = parse_format("int8")
-
-
-@st.composite
-def graphs(draw, min_operators, max_operators, max_size=5):
-    """Graphs with repeated operands, dead and empty tensors, and inputs or results that are outputs.
-
-    Each operator reads a recent tensor, so that older ones wait; the last one may read all that wait.
-    """
-    sizes = {f"x{k}": draw(st.integers(1, max_size)) for k in range(draw(st.integers(1, 2)))}
-    inputs, operators = tuple(sizes), []
-    count = draw(st.integers(min_operators, max_operators))
-    for i in range(count):
-        known = list(sizes)
-        read = [draw(st.sampled_from(known[-2:]))]
-        read += draw(st.lists(st.sampled_from(known), max_size=2))
-        if i == count - 1 and draw(st.booleans()):
-            seen = {name for op in operators for name in op.inputs}
-            read += [name for name in known if name not in seen]
-        written = [f"t{i}{k}" for k in range(draw(st.sampled_from((1, 1, 1, 2))))]
-        sizes |= {name: draw(st.sampled_from((0, *range(1, max_size + 1), max_size))) for name in written}
-        operators.append(Operator(name=f"o{i}", kind="op", inputs=tuple(read), outputs=tuple(written)))
-    outputs = draw(st.sets(st.sampled_from(sorted(sizes)), max_size=2)) | {operators[-1].outputs[0]}
-    return Workload(
-        name="random",
-        operators=tuple(operators),
-        tensors={
-            name: Tensor(name=name, shape=(size,), role=Role.ACTIVATION, format=INT8)
-            for name, size in sizes.items()
-        },
-        inputs=inputs,
-        outputs=tuple(sorted(outputs)),
-    )
-
-
-def legal_orders(graph):
-    producer = {name: op.name for op in graph.operators for name in op.outputs}
-    for order in permutations(graph.operators):
-        at = {op.name: t for t, op in enumerate(order)}
-        if all(at[producer[name]] < at[op.name] for op in order for name in op.inputs if name in producer):
-            yield order
-
-
-def stack(rectangles, capacity, placed=()):
-    """Whether rectangles (start, end, height) fit below `capacity`; every offset is tried."""
-    if not rectangles:
-        return True
-    (start, end, height), *rest = rectangles
-    clashes = [(low, low + h) for s, e, h, low in placed if s <= end and start <= e]
-    return any(
-        all(at >= high or at + height <= low for low, high in clashes)
-        and stack(rest, capacity, (*placed, (start, end, height, at)))
-        for at in range(capacity - height + 1)
-    )
-
-
-def enumerated_optimum(graph, capacity, orders):
-    """Least avoidable bytes over all orders, all choices of gaps to stay through, and all addresses."""
-    size = {name: tensor.bytes for name, tensor in graph.tensors.items() if tensor.bytes}
-    paid_copy = set(size) - set(graph.inputs) - set(graph.outputs)
-    choices = []
-    for order in orders:
-        uses = {name: [t for t, op in enumerate(order) if name in (*op.inputs, *op.outputs)] for name in size}
-        gaps = [(name, k) for name in size for k in range(len(uses[name]) - 1)]
-        for kept in product((True, False), repeat=len(gaps)):
-            left = [gap for gap, stays in zip(gaps, kept, strict=True) if not stays]
-            cost = sum(size[name] for name, _ in left)
-            cost += sum(size[name] for name in {name for name, _ in left} & paid_copy)
-            choices.append((cost, len(choices), uses, set(left)))
-    for cost, _, uses, left in sorted(choices):
-        runs = []
-        for name, steps in uses.items():
-            start = 0
-            for k in range(len(steps)):
-                if k == len(steps) - 1 or (name, k) in left:
-                    runs.append((steps[start], steps[k], size[name]))
-                    start = k + 1
-        steps = range(len(graph.operators))
-        fits = all(sum(h for s, e, h in runs if s <= t <= e) <= capacity for t in steps)
-        if fits and stack(sorted(runs, key=lambda run: -run[2]), capacity):
-            return cost
-    raise AssertionError("no plan, though every working set fits")
+from oracles.scratchpads import graphs, joint_optimum
 
 
 def simulated_optimum(graph, capacity):
@@ -156,38 +72,27 @@ def simulated_optimum(graph, capacity):
     raise AssertionError("no plan, though every working set fits")
 
 
-def gap_count(graph):
-    return sum(
-        sum(name in (*op.inputs, *op.outputs) for op in graph.operators) - 1
-        for name in graph.tensors
-        if any(name in (*op.inputs, *op.outputs) for op in graph.operators)
-    )
-
-
-@settings(max_examples=120)
-@given(graph=graphs(4, 6), slack=st.integers(0, 2))
-def test_free_order_equals_enumeration(graph, slack):
-    orders = list(legal_orders(graph))
-    assume(gap_count(graph) <= 10 and len(orders) << gap_count(graph) <= 20_000)
+@settings(max_examples=100)
+@given(graph=graphs(4, 7), slack=st.integers(0, 2))
+def test_free_order_equals_brute_force(graph, slack):
     capacity = max(working_set_minimum(graph) + slack, 1)
     plan = schedule(graph, capacity)
     target(plan.noncompulsory_bytes)
     assert plan.status == "OPTIMAL"
-    assert plan.noncompulsory_bytes == enumerated_optimum(graph, capacity, orders)
+    assert plan.noncompulsory_bytes == joint_optimum(graph, capacity)
 
 
 @settings(max_examples=60)
-@given(graph=graphs(4, 6), slack=st.integers(0, 2))
-def test_given_order_equals_enumeration(graph, slack):
-    assume(gap_count(graph) <= 11)
+@given(graph=graphs(4, 8), slack=st.integers(0, 2))
+def test_given_order_equals_brute_force(graph, slack):
     capacity = max(working_set_minimum(graph) + slack, 1)
     plan = schedule(graph, capacity, order="given")
     target(plan.noncompulsory_bytes)
     assert plan.status == "OPTIMAL"
-    assert plan.noncompulsory_bytes == enumerated_optimum(graph, capacity, [graph.operators])
+    assert plan.noncompulsory_bytes == joint_optimum(graph, capacity, order="given")
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(graph=graphs(2, 4, max_size=3), slack=st.integers(0, 2))
 def test_free_order_equals_a_simulated_machine(graph, slack):
     capacity = max(working_set_minimum(graph) + slack, 1)
@@ -197,7 +102,7 @@ def test_free_order_equals_a_simulated_machine(graph, slack):
     assert plan.noncompulsory_bytes == simulated_optimum(graph, capacity)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     graph=graphs(5, 9, max_size=9),
     slack=st.integers(0, 6),
@@ -226,7 +131,7 @@ def test_more_scratchpad_or_freedom_never_costs_traffic(graph):
     assert all(free <= given for free, given in zip(curves["free"], curves["given"], strict=True))
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(graph=graphs(6, 14, max_size=9), slack=st.integers(0, 4))
 def test_out_of_time_the_plan_is_legal_and_no_better_than_the_optimum(graph, slack):
     capacity = max(working_set_minimum(graph) + slack, 1)
@@ -236,9 +141,15 @@ def test_out_of_time_the_plan_is_legal_and_no_better_than_the_optimum(graph, sla
     assert optimal.status == "OPTIMAL"
 
 
-@pytest.mark.parametrize("name", ["T1", "T2", "T4", "T5"])
-def test_the_oracles_know_the_reference_graphs(reference_graphs, name):
+@pytest.mark.parametrize(("name", "optimum"), [("T1", 4), ("T2", 4), ("T4", 4), ("T5", 9)])
+def test_the_oracle_knows_the_reference_graphs(reference_graphs, name, optimum):
     graph = reference_graphs[name]
-    optimum = {"T1": 4, "T2": 4, "T4": 4, "T5": 9}[name]
-    capacity = working_set_minimum(graph)
-    assert enumerated_optimum(graph, capacity, list(legal_orders(graph))) == optimum
+    assert joint_optimum(graph, working_set_minimum(graph)) == optimum
+
+
+def test_the_oracle_writes_in_place_over_an_input_that_dies(make_graph):
+    # a (3) is needed beside b (2) and c (2), 7 in all, unless c takes the place of b: then 5.
+    graph = make_graph("A: x->a,b; C: b->c; D: a,c->d", {"x": 1, "a": 3, "b": 2, "c": 2, "d": 1})
+    in_place = replace(graph, operators=tuple(replace(op, in_place=op.name == "C") for op in graph.operators))
+    assert joint_optimum(graph, 6) == 6
+    assert joint_optimum(in_place, 6) == 0

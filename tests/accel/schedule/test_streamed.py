@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.schedule._streamed_milp import without_stray_lines
 from accel.schedule.streamed import Kept, Residency, Streaming, Use, keep, streaming_of
 from accel.workload import Operator, Role, Tensor, Workload
 from numerics.formats import parse_format
@@ -330,14 +328,6 @@ def test_a_tolerance_is_kept_and_its_bound_is_honest():
     check(plan)
     assert plan.gap <= 0.01
     assert plan.bound_bytes <= keep(problem).total_bytes <= plan.total_bytes
-
-
-def test_standard_output_keeps_all_but_the_line_of_the_solver(capfd):
-    stray = b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n"
-    with without_stray_lines():
-        os.write(1, b"one\n" + stray + b"two\n" + stray)
-    os.write(1, b"three\n")
-    assert capfd.readouterr().out == "one\ntwo\nthree\n"
 
 
 def test_parts_that_share_no_full_step_are_chosen_apart():

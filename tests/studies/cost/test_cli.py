@@ -12,8 +12,9 @@ from rich.console import Console
 from accel import COMPONENTS, Design, evaluate
 from studies.cli import main
 from studies.cost.run import Request, answer
-from studies.cost.source import Model, open_model, store
+from studies.cost.source import store
 from studies.cost.terminal import show
+from studies.model import Model, open_model
 
 
 def run(*arguments):

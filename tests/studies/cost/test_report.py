@@ -9,8 +9,8 @@ from accel import COMPONENTS
 from studies.cost import figures
 from studies.cost.report import write_report
 from studies.cost.run import Request, answer
-from studies.cost.source import Model
 from studies.cost.tables import bounds
+from studies.model import Model
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 
 from accel import Design, evaluate
 from studies.cost.sensitivity import COLUMNS, neighbours, sensitivity
-from studies.cost.source import Model, open_model, store
+from studies.cost.source import store
+from studies.model import Model, open_model
 
 WORDS = {
     "rows", "columns", "dataflow", "operand", "accumulator", "scratchpad_bytes", "accumulator_bytes",

@@ -5,7 +5,8 @@ import pytest
 from accel import Design, Role
 from accel.importers.json_graph import to_json
 from accel.networks import ExampleInput, zoo
-from studies.cost.source import Model, open_model, parse_stored, read_formats, store
+from studies.cost.source import store
+from studies.model import Model, open_model, parse_stored, read_formats
 
 
 def test_a_list_of_products_keeps_its_sizes(layers):

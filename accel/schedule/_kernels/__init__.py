@@ -1,0 +1,1 @@
+"""Numba kernels of the schedules: plain loops over arrays, no checks."""

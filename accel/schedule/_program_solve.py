@@ -1,0 +1,100 @@
+"""Ask a solver of integer programs, and believe only what can be checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from time import perf_counter
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accel.schedule.integer_program import IntegerProgram, Solution, SolverFunction, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A solver's answer after its check.
+
+    Attributes
+    ----------
+    values
+        (n,) integers that keep every row and cost less than the program's upper bound, or ``None``.
+    bound
+        No solution costs less, as far as the solver is right; at most the program's upper bound.
+    status
+        ``"optimal"`` only for values that passed; ``"infeasible"`` where nothing is below the upper bound.
+    is_warm
+        Whether the solver started from the hint.
+    rejected
+        What is wrong with the values that the solver gave; empty where nothing is.
+    """
+
+    values: NDArray[np.float64] | None
+    bound: int
+    status: Status
+    is_warm: bool
+    rejected: str = ""
+
+
+def ask(solver: SolverFunction, program: IntegerProgram, *, deadline_s: float, name: str) -> Answer:
+    """Run `solver` until `deadline_s`, round what it returns to the nearest integers and check it.
+
+    Raises
+    ------
+    ValueError
+        It returns no :class:`Solution`, an unknown status, or values of another shape.
+    """
+    remaining_s = deadline_s - perf_counter()
+    if remaining_s <= 0:
+        return Answer(None, _least(program), "unknown", is_warm=False)
+    found = solver(program, remaining_s)
+    if not isinstance(found, Solution):
+        raise ValueError(f"solver {name} must return a Solution, returned {type(found).__name__}")
+    if found.status not in get_args(Status):
+        raise ValueError(
+            f"solver {name} must return a status of {', '.join(get_args(Status))}; returned {found.status!r}"
+        )
+    bound = max(_rounded_up(found.bound), _least(program))
+    is_limited = bool(np.isfinite(program.upper_bound))
+    limit = round(program.upper_bound) if is_limited else 0
+    if found.status == "infeasible":
+        if is_limited:
+            return Answer(None, limit, "infeasible", found.is_warm)
+        return Answer(None, bound, "unknown", found.is_warm, "calls the program infeasible, which it is not")
+    if is_limited:
+        bound = min(bound, limit)
+    if found.values is None:
+        return Answer(None, bound, "unknown", found.is_warm)
+    values = np.asarray(found.values, np.float64)
+    if values.shape != program.c.shape:
+        raise ValueError(
+            f"solver {name} must return values of shape {program.c.shape}, returned {values.shape}"
+        )
+    # Half up, not half to even: addresses a whole number apart stay so.
+    values = np.floor(values + 0.5)
+    if broken := program.violation(values):
+        return Answer(None, bound, "unknown", found.is_warm, broken)
+    cost = round(program.objective(values))
+    status: Status = "optimal" if found.status == "optimal" or bound >= cost else "feasible"
+    if status == "optimal":
+        if is_limited and cost > limit:
+            problem = f"calls a cost of {cost} optimal, though one of {limit} is known"
+            return Answer(None, bound, "unknown", found.is_warm, problem)
+        bound = cost
+    bound = min(bound, cost)
+    if is_limited and cost >= limit:
+        return Answer(None, bound, "infeasible" if bound >= limit else "unknown", found.is_warm)
+    return Answer(values, bound, status, found.is_warm)
+
+
+def _least(program: IntegerProgram) -> int:
+    """Cost that no values within the columns' bounds go below."""
+    least = np.where(program.c > 0, program.c * program.lower, program.c * program.upper)
+    return round(float(least[program.c != 0].sum()))
+
+
+def _rounded_up(bound: float) -> int:
+    """Costs are integers, so a bound is too; a hair above an integer, it is a float that means it."""
+    return ceil(bound * (1 - 1e-9) - 1e-6) if np.isfinite(bound) else -(2**62)

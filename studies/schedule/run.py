@@ -1,0 +1,267 @@
+"""From a network to schedules and baselines: what ``bitfront schedule`` computes before it shows anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accel.schedule.backends import Backend, resolve
+from accel.schedule.baselines import baselines
+
+from accel.schedule import Schedule, WorkingSetError, peak_minimum, schedule, sweep
+from accel.schedule.plan import Mode
+from accel.schedule.scheduling import Order, default_order
+from accel.schedule.working_set import largest_working_set
+from accel.workload import Workload
+from studies.model import OWN, Model, open_model, parse_stored, read_formats
+
+#: The baseline whose traffic is split into what order, replacement and placement would save.
+REFERENCE = {"order": "default", "replacement": "lru", "allocation": "online"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked.
+
+    Attributes
+    ----------
+    scratchpad_bytes
+        The size that is looked at closely; ``None`` for the first of the sweep that works.
+    sweep
+        Sizes of which the traffic is computed as well, ascending.
+    weights
+        What becomes of parameters; by default streamed, and tracked in a training step.
+    format, formats
+        Of stored tensors: one text for all, a TOML file of exceptions.
+    """
+
+    model: Model
+    scratchpad_bytes: int | None
+    sweep: tuple[int, ...] = ()
+    mode: Mode = "atomic"
+    order: Order | None = None
+    weights: str | None = None
+    backend: Backend = "search"
+    time_limit_s: float = 60.0
+    seed: int = 0
+    alignment: int = 1
+    tile_reserve_bytes: int = 0
+    format: str | None = None
+    formats: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """What the optimum saves of the bytes of `REFERENCE`, and by what.
+
+    Attributes
+    ----------
+    reference_bytes
+        Non-compulsory bytes of least-recently-used replacement in file order with online placement.
+    fragmentation_bytes
+        What of them its placement costs: evictions and relocations for want of one large hole.
+    replacement_bytes
+        What keeping the best tensors saves besides, in file order.
+    order_bytes
+        What a better order saves besides; 0 where the order is given.
+    """
+
+    reference_bytes: int
+    fragmentation_bytes: int
+    replacement_bytes: int
+    order_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """All of it."""
+        return self.fragmentation_bytes + self.replacement_bytes + self.order_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Schedules of one network.
+
+    Attributes
+    ----------
+    working_set_bytes, working_set_operator
+        M_R, and the operator that needs it.
+    peak_bytes
+        M_P: from here on nothing has to leave.
+    plan
+        At the size that is looked at closely.
+    baselines
+        At that size; ``None`` below M_R.
+    saving
+        ``None`` in streamed mode.
+    sweep
+        Plans by ascending size, `plan` among them where its size is in the sweep.
+    sweep_baselines
+        Non-compulsory bytes by size (index) and baseline (columns), and of layer by layer.
+    too_small
+        Sizes of the sweep below M_R.
+    """
+
+    request: Request
+    workload: Workload
+    working_set_bytes: int
+    working_set_operator: str
+    peak_bytes: int
+    plan: Schedule
+    baselines: pd.DataFrame | None
+    saving: Saving | None
+    sweep: tuple[Schedule, ...]
+    sweep_baselines: pd.DataFrame
+    too_small: tuple[int, ...]
+
+    @property
+    def order(self) -> Order:
+        """Whether operators were free to change places."""
+        return self.request.order or default_order(self.request.mode)
+
+    @property
+    def network(self) -> str:
+        """Name of the network, whatever the pass."""
+        return self.workload.name.removesuffix(" training")
+
+
+#: Called with what is being done, and how much of how much is done.
+Watcher = Callable[[str, int, int], None]
+
+
+def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
+    """Read the network, schedule it at every size, run the baselines.
+
+    Raises
+    ------
+    ValueError, OSError
+        Something cannot be read, does not fit, or is out of range; the message is one line.
+    """
+    watcher = watcher or _no_one
+    resolve(request.backend)  # a missing one is told before the network is read
+    watcher("reading the network", 0, 0)
+    workload = _stored(request, open_model(request.model))
+    weights = request.weights or ("tracked" if request.model.training else "streamed")
+    shared = {"weights": weights, "alignment": request.alignment}
+    minimum, where = largest_working_set(workload, resident=None, **shared)
+    sizes = _sizes(request, minimum, where)
+    options = shared | {
+        "mode": request.mode,
+        "order": request.order,
+        "backend": request.backend,
+        "time_limit_s": request.time_limit_s,
+        "seed": request.seed,
+        "tile_reserve_bytes": request.tile_reserve_bytes,
+    }
+    watcher("minimal peak", 0, 0)
+    peak = peak_minimum(workload, time_limit_s=request.time_limit_s, **shared)
+    rows: dict[int, dict[str, int]] = {}
+    tables: dict[int, pd.DataFrame] = {}
+    done: list[Schedule] = []
+
+    def on_plan(plan: Schedule) -> None:
+        size = plan.scratchpad_bytes
+        if size >= minimum:
+            tables[size] = baselines(workload, size, **shared)
+            rows[size] = {label(row): int(row["noncompulsory_bytes"]) for row in _records(tables[size])}
+        done.append(plan)
+        watcher("scheduling", len(done), len(sizes))
+
+    watcher("scheduling", 0, len(sizes))
+    plans = {plan.scratchpad_bytes: plan for plan in sweep(workload, sizes, on_plan=on_plan, **options)}
+    size = request.scratchpad_bytes or sizes[0]
+    plan = plans[size]
+    saving = None
+    if size in tables and request.mode == "atomic":
+        watcher("schedule in file order", len(sizes), len(sizes))
+        saving = _saving(workload, plan, tables[size], request, options)
+    return Answer(
+        request=request,
+        workload=workload,
+        working_set_bytes=minimum,
+        working_set_operator=where,
+        peak_bytes=peak,
+        plan=plan,
+        baselines=tables.get(size),
+        saving=saving,
+        sweep=tuple(plans[size] for size in request.sweep if size in plans),
+        sweep_baselines=pd.DataFrame.from_dict(rows, orient="index"),
+        too_small=tuple(size for size in request.sweep if size not in plans),
+    )
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """Short name of a baseline: order, replacement and allocation."""
+    return " ".join(str(row[key]) for key in REFERENCE if row[key])
+
+
+def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    return table.to_dict("records")
+
+
+def _stored(request: Request, workload: Workload) -> Workload:
+    """The network with the formats that are asked for; its own by default."""
+    overrides = read_formats(request.formats) if request.formats else None
+    stored = parse_stored(request.format)
+    if stored is not None and stored != OWN:
+        workload = workload.with_formats(stored)
+    try:
+        return workload.with_formats(overrides) if overrides else workload
+    except ValueError as error:
+        raise ValueError(f"{request.formats}: {error}") from None
+
+
+def _sizes(request: Request, minimum: int, where: str) -> list[int]:
+    """Sizes that have a schedule, ascending.
+
+    Raises
+    ------
+    ValueError
+        No size is asked for, or the one that is looked at closely, or all, are too small.
+    """
+    asked = sorted({*request.sweep, *([request.scratchpad_bytes] if request.scratchpad_bytes else [])})
+    if not asked:
+        raise ValueError("--scratchpad or --sweep must give a size, got neither")
+    least = minimum if request.mode == "atomic" else request.tile_reserve_bytes
+    found = [size for size in asked if size >= max(least, request.alignment)]
+    wanted = request.scratchpad_bytes or asked[-1]
+    if wanted in found:
+        return found
+    if request.mode == "streamed" or wanted < request.alignment:
+        floor = max(least, request.alignment)
+        raise ValueError(f"a scratchpad must have at least {floor} bytes, got {wanted}")
+    raise WorkingSetError(
+        f"a scratchpad of {wanted} bytes is too small: operator {where} alone needs {minimum} bytes, the "
+        f"working-set minimum M_R; --mode streamed has no such limit"
+    )
+
+
+def _saving(
+    workload: Workload, plan: Schedule, table: pd.DataFrame, request: Request, options: Mapping[str, Any]
+) -> Saving:
+    """Split what `plan` saves of the reference into fragmentation, replacement and order."""
+    reference = _noncompulsory(table, **REFERENCE)
+    address_free = _noncompulsory(table, **(REFERENCE | {"allocation": "none"}))
+    in_order = plan
+    if (request.order or default_order(request.mode)) == "free":
+        in_order = schedule(workload, plan.scratchpad_bytes, **{**options, "order": "given"})
+    return Saving(
+        reference_bytes=reference,
+        fragmentation_bytes=reference - address_free,
+        replacement_bytes=address_free - in_order.noncompulsory_bytes,
+        order_bytes=in_order.noncompulsory_bytes - plan.noncompulsory_bytes,
+    )
+
+
+def _noncompulsory(table: pd.DataFrame, **keys: str) -> int:
+    """Non-compulsory bytes of one baseline."""
+    chosen = table
+    for key, value in keys.items():
+        chosen = chosen[chosen[key] == value]
+    return int(chosen["noncompulsory_bytes"].iloc[0])
+
+
+def _no_one(stage: str, done: int, total: int) -> None:
+    """Watch nothing."""
