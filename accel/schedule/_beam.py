@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Timer
+from threading import TIMEOUT_MAX, Timer
 from time import perf_counter
 
 import numpy as np
@@ -314,7 +314,7 @@ def residency_of(instance: Instance, moves: Sequence[Move]) -> Residency:
 def stop_at(deadline_s: float) -> Iterator[NDArray[np.int64]]:
     """Give a number that is 0 until the clock of `time.perf_counter` reaches `deadline_s`."""
     stop = np.zeros(1, np.int64)
-    timer = Timer(max(0.0, deadline_s - perf_counter()), stop.fill, (1,))
+    timer = Timer(min(max(0.0, deadline_s - perf_counter()), TIMEOUT_MAX), stop.fill, (1,))
     timer.daemon = True
     timer.start()
     try:

@@ -27,6 +27,7 @@ from accel.workload import Workload
 Order: TypeAlias = Literal["free", "given"]
 
 MAX_SEED = 2**31 - 1  # of CP-SAT
+_NO_LIMIT_S = 1e6  # an infinite limit, which solvers do not take
 
 
 def schedule(
@@ -74,7 +75,8 @@ def schedule(
         other solver as a function, see :mod:`accel.schedule.integer_program`, or as the text
         ``"package.module:function"``. Streamed mode has engines of its own.
     time_limit_s
-        Seconds, by the clock; a placed plan is returned in any case, with the bound reached by then.
+        Seconds, by the clock; a placed plan is returned in any case, with the bound reached by then. What
+        compiling our kernels takes on the first use after an installation is not counted.
         Plans are reproducible as long as the limit is not met.
     seed
         Of everything that has one, 0..2**31 - 1.
@@ -121,7 +123,7 @@ def schedule(
     plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
     _check_room(graph, scratchpad_bytes, mode, weights, plan, alignment, tile_reserve_bytes)
     capacity = scratchpad_bytes // alignment * alignment - plan.resident_bytes
-    deadline_s = started_s + time_limit_s
+    deadline_s = started_s + min(time_limit_s, _NO_LIMIT_S)
     if mode == "streamed":
         found = _streamed(
             graph,

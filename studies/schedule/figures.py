@@ -23,6 +23,8 @@ def traffic(answer: Answer) -> go.Figure:
                 y=table[name] / 1e6,
                 mode="lines+markers",
                 name=name.removesuffix("_bytes"),
+                # Many times the others in atomic mode, which would be flat lines beside it.
+                visible="legendonly" if name == "layer by layer" and answer.plan.mode == "atomic" else True,
                 line={"color": COLORS[index % len(COLORS)], "width": 3 if is_optimum else 1.5},
                 text=[size_text(size) for size in table["scratchpad_bytes"]],
                 hovertemplate="%{text}: %{y:.4g} MB<extra>%{fullData.name}</extra>",

@@ -32,7 +32,8 @@ def write_json(answer: Answer, path: Path) -> None:
         "baselines": None if answer.baselines is None else _records(answer.baselines),
         "saving": None if answer.saving is None else asdict(answer.saving),
         "sweep": [
-            totals(plan) | {"baselines": _by_name(answer, plan.scratchpad_bytes)} for plan in answer.sweep
+            totals(plan) | {"baselines": dict(answer.sweep_baselines.get(plan.scratchpad_bytes, {}))}
+            for plan in answer.sweep
         ],
         "too_small": list(answer.too_small),
     }
@@ -53,9 +54,8 @@ def totals(plan: Schedule) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in names}
 
 
-def _by_name(answer: Answer, size: int) -> dict[str, int]:
-    table = answer.sweep_baselines
-    return {str(name): int(bytes_) for name, bytes_ in table.loc[size].items()} if size in table.index else {}
+def _baselines(answer: Answer, plan: Schedule) -> dict[str, Any]:
+    return {"baselines": dict(answer.sweep_baselines.get(plan.scratchpad_bytes, {}))}
 
 
 def _records(table: Any) -> list[dict[str, Any]]:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from accel.schedule.backends import Backend, resolve
-from accel.schedule.baselines import baselines
 
 from accel.schedule import Schedule, WorkingSetError, peak_minimum, schedule, sweep
+from accel.schedule._weights import Weights
+from accel.schedule.backends import resolve
+from accel.schedule.baselines import baselines
 from accel.schedule.plan import Mode
 from accel.schedule.scheduling import Order, default_order
 from accel.schedule.working_set import largest_working_set
@@ -43,8 +44,8 @@ class Request:
     sweep: tuple[int, ...] = ()
     mode: Mode = "atomic"
     order: Order | None = None
-    weights: str | None = None
-    backend: Backend = "search"
+    weights: Weights | None = None
+    backend: str = "search"
     time_limit_s: float = 60.0
     seed: int = 0
     alignment: int = 1
@@ -99,7 +100,7 @@ class Answer:
     sweep
         Plans by ascending size, `plan` among them where its size is in the sweep.
     sweep_baselines
-        Non-compulsory bytes by size (index) and baseline (columns), and of layer by layer.
+        Non-compulsory bytes by size and name of baseline, from M_R on.
     too_small
         Sizes of the sweep below M_R.
     """
@@ -113,7 +114,7 @@ class Answer:
     baselines: pd.DataFrame | None
     saving: Saving | None
     sweep: tuple[Schedule, ...]
-    sweep_baselines: pd.DataFrame
+    sweep_baselines: Mapping[int, Mapping[str, int]]
     too_small: tuple[int, ...]
 
     @property
@@ -143,20 +144,22 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
     resolve(request.backend)  # a missing one is told before the network is read
     watcher("reading the network", 0, 0)
     workload = _stored(request, open_model(request.model))
-    weights = request.weights or ("tracked" if request.model.training else "streamed")
-    shared = {"weights": weights, "alignment": request.alignment}
-    minimum, where = largest_working_set(workload, resident=None, **shared)
+    weights: Weights = request.weights or ("tracked" if request.model.training else "streamed")
+    alignment = request.alignment
+    minimum, where = largest_working_set(workload, weights=weights, resident=None, alignment=alignment)
     sizes = _sizes(request, minimum, where)
-    options = shared | {
+    options: dict[str, Any] = {
         "mode": request.mode,
         "order": request.order,
+        "weights": weights,
         "backend": request.backend,
         "time_limit_s": request.time_limit_s,
         "seed": request.seed,
+        "alignment": alignment,
         "tile_reserve_bytes": request.tile_reserve_bytes,
     }
     watcher("minimal peak", 0, 0)
-    peak = peak_minimum(workload, time_limit_s=request.time_limit_s, **shared)
+    peak = peak_minimum(workload, weights=weights, alignment=alignment, time_limit_s=request.time_limit_s)
     rows: dict[int, dict[str, int]] = {}
     tables: dict[int, pd.DataFrame] = {}
     done: list[Schedule] = []
@@ -164,7 +167,7 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
     def on_plan(plan: Schedule) -> None:
         size = plan.scratchpad_bytes
         if size >= minimum:
-            tables[size] = baselines(workload, size, **shared)
+            tables[size] = baselines(workload, size, weights=weights, alignment=alignment)
             rows[size] = {label(row): int(row["noncompulsory_bytes"]) for row in _records(tables[size])}
         done.append(plan)
         watcher("scheduling", len(done), len(sizes))
@@ -187,14 +190,16 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
         baselines=tables.get(size),
         saving=saving,
         sweep=tuple(plans[size] for size in request.sweep if size in plans),
-        sweep_baselines=pd.DataFrame.from_dict(rows, orient="index"),
+        sweep_baselines=rows,
         too_small=tuple(size for size in request.sweep if size not in plans),
     )
 
 
 def label(row: Mapping[str, Any]) -> str:
     """Short name of a baseline: order, replacement and allocation."""
-    return " ".join(str(row[key]) for key in REFERENCE if row[key])
+    if row["replacement"] == "layer-by-layer":
+        return "layer by layer"
+    return " ".join(str(row[key]) for key in REFERENCE)
 
 
 def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:

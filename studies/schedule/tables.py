@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -56,15 +57,16 @@ def traffic_by_size(answer: Answer) -> pd.DataFrame:
     """
     rows = []
     others = answer.sweep_baselines
-    names = [name for name in (*SHOWN, "layer by layer") if name in others.columns]
+    known = {name for row in others.values() for name in row}
+    names = [name for name in (*SHOWN, "layer by layer") if name in known]
     for plan in answer.sweep:
         size = plan.scratchpad_bytes
-        row = {
+        row: dict[str, Any] = {
             "scratchpad_bytes": size,
             "status": plan.status,
             "optimum_bytes": plan.noncompulsory_bytes,
             "bound_bytes": plan.bound_bytes,
         }
-        row |= {name: others[name].get(size) for name in names}
+        row |= {name: others.get(size, {}).get(name) for name in names}
         rows.append(row)
     return pd.DataFrame(rows)

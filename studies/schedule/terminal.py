@@ -13,6 +13,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 
 from accel.schedule import Schedule
 from studies.console import count, new_console, plain_table, section
@@ -98,7 +99,7 @@ def header(answer: Answer) -> list[str]:
     return [network, limits, found]
 
 
-def _traffic(plan: Schedule) -> object:
+def _traffic(plan: Schedule) -> Table:
     table = plain_table("", "bytes", "")
     rows = (
         ("compulsory, activations", plan.compulsory_activation_bytes),
