@@ -21,7 +21,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
 from accel.schedule._kernels.streamed import ALWAYS, NEVER, fill, shed
-from accel.schedule._quiet import without_stray_lines
+from accel.schedule._solvers.quiet import without_stray_lines
 from accel.schedule._streamed_dp import rank
 from accel.schedule._streamed_problem import Streaming
 

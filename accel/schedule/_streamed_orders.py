@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from accel.schedule._quiet import without_stray_lines
+from accel.schedule._solvers.quiet import without_stray_lines
 from accel.schedule.streamed import Streaming, keep
 from accel.workload import Workload
 

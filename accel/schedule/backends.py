@@ -15,12 +15,12 @@ from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, Literal, Protocol, TypeAlias
 
+from accel.schedule._atomic.search import Relaxed, search
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed
-from accel.schedule._program_plan import clash
-from accel.schedule._program_rows import ProgramTooLargeError, ScheduleProgram
-from accel.schedule._program_solve import Answer, ask
-from accel.schedule._search import Relaxed, search
+from accel.schedule._solvers.asking import Answer, ask
+from accel.schedule._solvers.plans import clash
+from accel.schedule._solvers.rows import ProgramTooLargeError, ScheduleProgram
 from accel.schedule.integer_program import HIGHS_VERSION, SolverFunction, Status, solve_with_highs
 
 NAMES = ("search", "cp-sat", "highs")
@@ -143,20 +143,20 @@ class CpSatBackend:
     """Both questions by OR-Tools CP-SAT."""
 
     def __init__(self) -> None:
-        from accel.schedule import _cpsat  # late: it takes a second, and most calls never need it
+        from accel.schedule._solvers import cpsat  # late: it takes a second, mostly in vain
 
         self.name = "cp-sat"
-        self.version = _cpsat.VERSION
+        self.version = cpsat.VERSION
         self.log: list[SolverRun] = []
 
     def solve_capacity(
         self, instance: Instance, *, upper: int, hint: Placed | None, deadline_s: float, seed: int
     ) -> Relaxed:
         """Least traffic below `upper` without addresses."""
-        from accel.schedule import _cpsat
+        from accel.schedule._solvers import cpsat
 
-        started_s, sizes = perf_counter(), list[_cpsat.ModelSize]()
-        found = _cpsat.solve_capacity(
+        started_s, sizes = perf_counter(), list[cpsat.ModelSize]()
+        found = cpsat.solve_capacity(
             instance, hint=hint, upper=upper, deadline_s=deadline_s, seed=seed, sizes=sizes
         )
         cost = None if found.residency is None else found.residency.cost
@@ -167,10 +167,10 @@ class CpSatBackend:
         self, instance: Instance, *, lower: int, hint: Placed | None, deadline_s: float, seed: int
     ) -> tuple[int, Placed | None]:
         """Bound on the traffic with addresses, and a plan cheaper than `hint` if one was found."""
-        from accel.schedule import _cpsat
+        from accel.schedule._solvers import cpsat
 
-        started_s, sizes = perf_counter(), list[_cpsat.ModelSize]()
-        bound, plan = _cpsat.solve_joint(
+        started_s, sizes = perf_counter(), list[cpsat.ModelSize]()
+        bound, plan = cpsat.solve_joint(
             instance, lower=lower, hint=hint, deadline_s=deadline_s, seed=seed, sizes=sizes
         )
         note = "" if plan is None else clash(plan)

@@ -34,9 +34,9 @@ from typing import Literal, TypeAlias, get_args
 
 import pandas as pd
 
-from accel.schedule._baseline_placement import replace_and_place
-from accel.schedule._baseline_replacement import Event, EventKind, Replacement, replace_by_rule
 from accel.schedule._instance import Instance, build_instance
+from accel.schedule._rules.placement import replace_and_place
+from accel.schedule._rules.replacement import Event, EventKind, Replacement, replace_by_rule
 from accel.schedule._weights import WeightPlan, Weights, plan_weights
 from accel.schedule.peak import minimal_peak_order
 from accel.schedule.working_set import WorkingSetError, largest_working_set

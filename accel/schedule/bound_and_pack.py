@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-from accel.schedule._greedy import greedy
+from accel.schedule._atomic.greedy import greedy
+from accel.schedule._atomic.search import optimal_residencies
+from accel.schedule._atomic.warm import load_search, load_windows
+from accel.schedule._atomic.windows import improve_large, lower_bound, place_adjusted
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed, place, place_or_shed
 from accel.schedule._residency import Residency
-from accel.schedule._search import optimal_residencies
-from accel.schedule._warm import load_search, load_windows
-from accel.schedule._windows import improve_large, lower_bound, place_adjusted
 from accel.schedule.backends import Backend
 from accel.schedule.plan import Method, Run, Transfer, TransferKind
 

@@ -2,7 +2,7 @@
 
 A plan counts bytes; here they take time. Operators are tasks for compute units and transfers tasks for
 DMA channels, in a discrete-event simulation of queues (:func:`run_tasks`). What each task waits for
-follows from data and memory alone, see ``accel.schedule._events_graph``; the rest is the policy's.
+follows from data and memory alone, see ``accel.schedule._queues.schedule_graph``; the rest is the policy's.
 :func:`open_queue` runs the same queues under random load, for comparison with queueing theory.
 """
 
@@ -21,9 +21,9 @@ import numpy as np
 import pandas as pd
 
 from accel._given import whole
-from accel.schedule._events_graph import Cause, TaskGraph, task_graph
-from accel.schedule._events_open import open_queue
-from accel.schedule._events_tasks import (
+from accel.schedule._queues.open_queue import open_queue
+from accel.schedule._queues.schedule_graph import Cause, TaskGraph, task_graph
+from accel.schedule._queues.tasks import (
     POLICIES,
     Policy,
     Server,

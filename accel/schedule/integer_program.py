@@ -53,7 +53,7 @@ from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array, vstack
 
-from accel.schedule._quiet import without_stray_lines
+from accel.schedule._solvers.quiet import without_stray_lines
 
 Status: TypeAlias = Literal["optimal", "feasible", "infeasible", "unknown"]
 

@@ -1,4 +1,4 @@
-"""Kernels of `accel.schedule._beam`: states as rows of bits, their successors, and a search level by level.
+"""Kernels of the beam: states as rows of bits, their successors, and a search level by level.
 
 A row of 64-bit words holds the executed operators, those that could run next, the resident tensors and
 those stored off chip although nobody reads that copy for free, in this order: ``n`` and ``m`` bits

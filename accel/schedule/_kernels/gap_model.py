@@ -1,4 +1,4 @@
-"""Kernel of `accel.schedule._gap_model`: a dynamic program over the steps of a fixed order.
+"""Kernel of `accel.schedule._atomic.gap_model`: a dynamic program over the steps of a fixed order.
 
 A gap is the stretch between two uses of a tensor, and is followed only from the first step to the last
 at which all candidates together exceed the room there. The state is the set of followed gaps still kept,

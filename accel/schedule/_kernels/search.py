@@ -183,7 +183,7 @@ def price(v, backed, size):
 
 @njit(cache=True)
 def chain_is_safe(length, chain, trail, backed, made_by, size, held):
-    """Whether a chain can be run before anything else at no loss; the proof is in `_search`.
+    """Whether a chain can be run before anything else at no loss; the proof is in `_atomic.search`.
 
     ``trail[j]`` are the resident tensors before operator j of the chain, ``trail[length]`` those after it.
     """

@@ -9,9 +9,9 @@ from hypothesis import given, settings, target
 from hypothesis import strategies as st
 
 from accel.schedule import schedule, working_set_minimum
-from accel.schedule._greedy import greedy
+from accel.schedule._atomic.greedy import greedy
 from accel.schedule._instance import build_instance
-from accel.schedule._program_plan import clash
+from accel.schedule._solvers.plans import clash
 from accel.schedule.backends import resolve
 from oracles.scratchpads import graphs, joint_optimum
 

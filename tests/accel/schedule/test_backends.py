@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
-from accel.schedule import _cpsat, working_set_minimum
-from accel.schedule._greedy import greedy
+from accel.schedule import working_set_minimum
+from accel.schedule._atomic.greedy import greedy
+from accel.schedule._atomic.search import search
 from accel.schedule._instance import build_instance
-from accel.schedule._packing import pack_or_refute
 from accel.schedule._placement import Placed
-from accel.schedule._program_plan import clash
-from accel.schedule._program_rows import ScheduleProgram
-from accel.schedule._program_solve import ask
-from accel.schedule._program_symmetry import in_given_order, interchangeable, renamed
 from accel.schedule._residency import Residency, all_gaps
-from accel.schedule._search import search
+from accel.schedule._solvers import cpsat
+from accel.schedule._solvers.asking import ask
+from accel.schedule._solvers.packing import pack_or_refute
+from accel.schedule._solvers.plans import clash
+from accel.schedule._solvers.rows import ScheduleProgram
+from accel.schedule._solvers.symmetry import in_given_order, interchangeable, renamed
 from accel.schedule.backends import resolve
 from accel.schedule.integer_program import IntegerProgram, Solution, solve_with_highs
 from oracles.scratchpads import graphs, joint_optimum
@@ -119,7 +120,7 @@ def test_the_log_tells_model_size_and_warm_start(reference_graphs):
     searched = resolve("search")
     searched.solve_capacity(instance, upper=hint.residency.cost, hint=hint, deadline_s=soon(), seed=0)
     searched.solve_joint(instance, lower=0, hint=hint, deadline_s=soon(), seed=0)
-    assert [run.solver for run in searched.log] == ["state search", _cpsat.VERSION]
+    assert [run.solver for run in searched.log] == ["state search", cpsat.VERSION]
     assert searched.log[0].model_size == ""
 
 
@@ -133,10 +134,10 @@ def test_the_plan_at_hand_is_a_complete_start_of_both_models(graph, slack, order
         assert rows.program.violation(rows.program.hint) == ""
         assert rows.program.objective(rows.program.hint) == rows.program.upper_bound
     assert rows.placed(rows.program.hint) == renamed(hint)
-    model = _cpsat.Program(instance, deadline_s=soon())
+    model = cpsat.Program(instance, deadline_s=soon())
     model.place()
     model.start_from(hint)
-    solver = _cpsat.new_solver(deadline_s=soon(), seed=0)
+    solver = cpsat.new_solver(deadline_s=soon(), seed=0)
     solver.parameters.fix_variables_to_their_hinted_value = True
     model.solve(solver)
     assert model.placed(solver) == renamed(hint)
@@ -263,7 +264,7 @@ def no_ortools(monkeypatch):
     found = importlib.util.find_spec
     for module in [name for name in sys.modules if name.split(".")[0] == "ortools"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "accel.schedule._cpsat", raising=False)
+    monkeypatch.delitem(sys.modules, "accel.schedule._solvers.cpsat", raising=False)
     monkeypatch.setattr(
         "accel.schedule.backends.find_spec", lambda name: None if name == "ortools" else found(name)
     )
@@ -286,7 +287,7 @@ def test_without_ortools_the_search_asks_highs_for_addresses(no_ortools, referen
 
 
 def test_a_large_placement_is_refused_in_the_log(make_graph, monkeypatch):
-    monkeypatch.setattr("accel.schedule._program_rows.MAX_PAIRS", 3)
+    monkeypatch.setattr("accel.schedule._solvers.rows.MAX_PAIRS", 3)
     instance = instance_of(make_graph("A: x->a; B: a,x->b", {"x": 1, "a": 1, "b": 1}))
     solver = resolve("highs")
     assert solver.solve_joint(instance, lower=2, hint=None, deadline_s=soon(), seed=0) == (2, None)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel.schedule import schedule, working_set_minimum
-from accel.schedule._baseline_placement import _leave_early, _stacks, place_largest_first, replace_and_place
-from accel.schedule._baseline_replacement import cheapest_cover, replace_by_rule
 from accel.schedule._instance import build_instance
+from accel.schedule._rules.placement import _leave_early, _stacks, place_largest_first, replace_and_place
+from accel.schedule._rules.replacement import cheapest_cover, replace_by_rule
 from accel.schedule.baselines import baseline, baselines, layer_by_layer
 from accel.schedule.peak import peak_minimum
 from accel.schedule.working_set import WorkingSetError

@@ -7,10 +7,10 @@ from time import perf_counter
 
 import pytest
 
-from accel.schedule import _cpsat, _highs, working_set_minimum
-from accel.schedule._greedy import greedy
+from accel.schedule import resolve, working_set_minimum
+from accel.schedule._atomic.greedy import greedy
+from accel.schedule._atomic.search import search
 from accel.schedule._instance import build_instance
-from accel.schedule._search import search
 
 # Values of the reference graphs without addresses, found by another search and by two solvers.
 CAPACITY = [
@@ -35,12 +35,11 @@ def bounds(graph, scratchpad_bytes, order, *, highs=True):
     instance = build_instance(graph, scratchpad_bytes, alignment=1, fixed_order=order == "given")
     hint, deadline_s = greedy(instance), perf_counter() + 60
     upper = hint.residency.cost
+    engines = ("search", "cp-sat", "highs") if highs else ("search", "cp-sat")
     found = {
-        "search": search(instance, upper=upper, deadline_s=deadline_s),
-        "cp-sat": _cpsat.solve_capacity(instance, hint=hint, deadline_s=deadline_s, seed=0),
+        name: resolve(name).solve_capacity(instance, upper=upper, hint=hint, deadline_s=deadline_s, seed=0)
+        for name in engines
     }
-    if highs:
-        found["highs"] = _highs.solve_capacity(instance, upper=upper, deadline_s=deadline_s)
     for relaxed in found.values():
         # Without a residency the greedy plan is as good as any.
         assert relaxed.bound == (upper if relaxed.residency is None else relaxed.residency.cost)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.schedule._gap_model import replace_optimally, room_by_step
+from accel.schedule._atomic.gap_model import replace_optimally, room_by_step
 from accel.schedule._instance import build_instance
 from accel.workload import Operator, Role, Tensor, Workload
 from numerics.formats import parse_format

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.schedule._beam import EXACT, Options, Part, residency_of
-from accel.schedule._gap_model import room_by_step
+from accel.schedule._atomic.beam import EXACT, Options, Part, residency_of
+from accel.schedule._atomic.gap_model import room_by_step
+from accel.schedule._atomic.windows import improve_by_windows, improve_large, lower_bound, place_adjusted
 from accel.schedule._instance import build_instance
 from accel.schedule._placement import place
 from accel.schedule._residency import Residency
-from accel.schedule._windows import improve_by_windows, improve_large, lower_bound, place_adjusted
 from accel.workload import Operator, Role, Tensor, Workload
 from numerics.formats import parse_format
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from accel.schedule._quiet import without_stray_lines
+from accel.schedule._solvers.quiet import without_stray_lines
 
 
 def test_standard_output_keeps_all_but_the_line_of_the_solver(capfd):

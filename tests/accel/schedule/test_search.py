@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.schedule import _search
+from accel.schedule._atomic import search as engine
+from accel.schedule._atomic.search import Relaxed, optimal_residencies, search
+from accel.schedule._atomic.step_bounds import step_bounds
 from accel.schedule._instance import build_instance
-from accel.schedule._search import Relaxed, optimal_residencies, search
-from accel.schedule._search_bound import step_bounds
 from accel.workload import Operator, Role, Tensor, Workload
 from numerics.formats import parse_format
 
@@ -140,9 +140,9 @@ def test_safe_chains_and_step_bounds_change_no_value(instance):
     expected = least(instance).bound
     for chain_limit, bounded in ((0, False), (0, True), (1, False), (24, False)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_search, "_CHAIN_LIMIT", chain_limit)
+            patch.setattr(engine, "_CHAIN_LIMIT", chain_limit)
             if not bounded:
-                patch.setattr(_search._search_bound, "step_bounds", lambda *_, **__: ())
+                patch.setattr(engine.bounds, "step_bounds", lambda *_, **__: ())
             found = least(instance)
         assert found.bound == found.residency.cost == expected
 

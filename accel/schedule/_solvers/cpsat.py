@@ -20,12 +20,12 @@ from typing import Any
 import ortools
 from ortools.sat.python import cp_model
 
+from accel.schedule._atomic.search import Relaxed
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed
-from accel.schedule._program_plan import plan_steps
-from accel.schedule._program_symmetry import in_given_order, renamed
 from accel.schedule._residency import Residency, kept_gaps
-from accel.schedule._search import Relaxed
+from accel.schedule._solvers.plans import plan_steps
+from accel.schedule._solvers.symmetry import in_given_order, renamed
 
 VERSION = f"OR-Tools CP-SAT {ortools.__version__}"
 

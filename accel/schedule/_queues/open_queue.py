@@ -8,7 +8,7 @@ from math import inf, isfinite
 import numpy as np
 
 from accel._given import whole
-from accel.schedule._events_tasks import Policy, Server, Trace, check_servers, run_arrays
+from accel.schedule._queues.tasks import Policy, Server, Trace, check_servers, run_arrays
 
 
 def open_queue(

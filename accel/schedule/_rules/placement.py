@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from accel.schedule._baseline_replacement import Event, Replacement, replace_by_rule
 from accel.schedule._instance import Instance
+from accel.schedule._rules.replacement import Event, Replacement, replace_by_rule
 
 ENTERING = ("load", "refetch", "allocate", "overwrite")
 

@@ -17,8 +17,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.schedule._beam import EXACT, Move, Options, Part, State, residency_of, stop_at
-from accel.schedule._gap_model import replace_optimally, room_by_step
+from accel.schedule._atomic.beam import EXACT, Move, Options, Part, State, residency_of, stop_at
+from accel.schedule._atomic.gap_model import replace_optimally, room_by_step
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed, Rectangles, rectangles
 from accel.schedule._residency import Residency

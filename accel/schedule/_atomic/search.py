@@ -4,8 +4,8 @@ A state is (executed operators, resident tensors, tensors with an off-chip copy)
 that is still needed is paid at once: its later refetch, and its store where no copy exists yet. A
 fetch is then free when it happens, so of two states at one price the one that holds less is as good.
 
-States are taken by what was paid plus what must still be paid (`_search_bound`), so the first complete one
-is optimal. Two things keep them few. Of tensors that can be exchanged without a difference, such as the
+States are taken by what was paid plus what must still be paid (`step_bounds`), so the first complete one is
+optimal. Two things keep them few. Of tensors that can be exchanged without a difference, such as the
 operands of the same concatenations, the first are evicted first. And safe chains run without a choice.
 
 Safe chains. Let operators c_1 .. c_k be ready one after the other, each reading a result of the one before,
@@ -31,7 +31,7 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 
-from accel.schedule import _search_bound
+from accel.schedule._atomic import step_bounds as bounds
 from accel.schedule._instance import Instance
 from accel.schedule._kernels import search as kernels
 from accel.schedule._residency import Residency, all_gaps
@@ -63,7 +63,7 @@ def search(instance: Instance, *, upper: int, deadline_s: float) -> Relaxed:
     deadline_s
         Reading of `time.perf_counter` at which to stop with the bound reached.
     """
-    steps = _search_bound.step_bounds(instance, deadline_s=deadline_s)
+    steps = bounds.step_bounds(instance, deadline_s=deadline_s)
     return _search(instance, steps, range(len(instance.operators)), upper=upper, deadline_s=deadline_s)
 
 
@@ -81,7 +81,7 @@ def optimal_residencies(
     deadline_s
         Reading of `time.perf_counter` after which none is looked for.
     """
-    steps = _search_bound.step_bounds(instance, deadline_s=deadline_s)
+    steps = bounds.step_bounds(instance, deadline_s=deadline_s)
     random = np.random.default_rng(seed)
     seen: set[tuple[tuple[int, ...], frozenset[tuple[int, int]]]] = set()
     for k in range(tries):
@@ -97,7 +97,7 @@ def optimal_residencies(
 
 def _search(
     instance: Instance,
-    steps: Sequence[_search_bound.StepBound],
+    steps: Sequence[bounds.StepBound],
     numbering: Sequence[int],
     *,
     upper: int,
@@ -125,7 +125,7 @@ class _Arrays:
     """An instance as arrays, its operators renumbered; only tensors that can stay anywhere take part."""
 
     def __init__(
-        self, instance: Instance, steps: Sequence[_search_bound.StepBound], numbering: Sequence[int]
+        self, instance: Instance, steps: Sequence[bounds.StepBound], numbering: Sequence[int]
     ) -> None:
         self._instance = instance
         self._operators = tuple(numbering)

@@ -25,9 +25,9 @@ from scipy.sparse import csr_array
 
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed
-from accel.schedule._program_plan import PlanSteps, plan_steps
-from accel.schedule._program_symmetry import in_given_order, renamed
 from accel.schedule._residency import Residency, kept_gaps
+from accel.schedule._solvers.plans import PlanSteps, plan_steps
+from accel.schedule._solvers.symmetry import in_given_order, renamed
 from accel.schedule.integer_program import IntegerProgram
 
 Row = dict[int, float]

@@ -14,9 +14,9 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
-from accel.schedule._cpsat import new_solver
 from accel.schedule._placement import Placed
 from accel.schedule._residency import Residency
+from accel.schedule._solvers.cpsat import new_solver
 
 
 def pack(residency: Residency, *, deadline_s: float, seed: int) -> Placed | None:

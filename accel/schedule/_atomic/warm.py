@@ -9,11 +9,11 @@ from __future__ import annotations
 from functools import cache
 from math import inf
 
-from accel.schedule._beam import EXACT, Options, Part
-from accel.schedule._gap_model import replace_optimally
+from accel.schedule._atomic.beam import EXACT, Options, Part
+from accel.schedule._atomic.gap_model import replace_optimally
+from accel.schedule._atomic.search import search
+from accel.schedule._atomic.windows import lower_bound
 from accel.schedule._instance import Instance
-from accel.schedule._search import search
-from accel.schedule._windows import lower_bound
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Rules of the baselines: which tensors leave, and where blocks go."""

@@ -1,0 +1,1 @@
+"""Models for solvers: CP-SAT, and rows and columns for any other."""
