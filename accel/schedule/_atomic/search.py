@@ -34,11 +34,12 @@ import numpy.typing as npt
 from accel.schedule._atomic import step_bounds as bounds
 from accel.schedule._instance import Instance
 from accel.schedule._kernels import search as kernels
+from accel.schedule._kernels import search_moves as moves
 from accel.schedule._residency import Residency, all_gaps
 
 _BUDGET = 500  # states between two looks at the clock
 _PATIENCE = 1 << 16  # eviction sets of one state between two looks at the clock
-_CHAIN_LIMIT = kernels.MAX_CHAIN
+_CHAIN_LIMIT = moves.MAX_CHAIN
 _MAX_POOL_BYTES = 1 << 30  # the search ends as if out of time when its states take more
 
 
@@ -143,7 +144,7 @@ class _Arrays:
         over = [[index.get(v, -1) for v in instance.in_place[i]] for i in self._operators]
         taken = {v for row in over for v in row}
         self._free_copy = np.array([instance.always_backed[v] for v in self._tensors], np.bool_)
-        self.problem = kernels.Problem(
+        self.problem = moves.Problem(
             instance.capacity,
             _CHAIN_LIMIT,
             *_flat(before),
@@ -196,25 +197,25 @@ class _Arrays:
             way.append(state)
             state = int(pool.parent[state])
         path, ready = (np.empty(len(self._operators) + 1, np.int64) for _ in range(2))
-        trail = np.empty((kernels.MAX_CHAIN + 1, pool.resident.shape[1]), np.uint64)
-        chain, held = np.empty(kernels.MAX_CHAIN, np.int64), np.empty(kernels.MAX_DROPPABLE, np.int64)
+        trail = np.empty((moves.MAX_CHAIN + 1, pool.resident.shape[1]), np.uint64)
+        chain, held = np.empty(moves.MAX_CHAIN, np.int64), np.empty(moves.MAX_DROPPABLE, np.int64)
         order: list[int] = []
         last_use: dict[int, int] = {}
         dropped: set[tuple[int, int]] = set()
         for s in reversed(way):
             start, first = int(pool.parent[s]), int(pool.operator[s])
-            evicted = [k for k in range(len(self._tensors)) if kernels.has(pool.evicted[s], k)]
+            evicted = [k for k in range(len(self._tensors)) if moves.has(pool.evicted[s], k)]
             dropped.update((self._tensors[k], last_use[self._tensors[k]]) for k in evicted)
             done = pool.done[pool.group[start]].copy()
-            count = kernels.list_ready(done, ready, p.before_at, p.before)
+            count = moves.list_ready(done, ready, p.before_at, p.before)
             resident = pool.resident[start] & ~pool.evicted[s]
             backed = pool.backed[start] | pool.evicted[s]
             units = int(pool.units[start]) - sum(int(p.size[k]) for k in evicted)
-            units += kernels.run_operator(
+            units += moves.run_operator(
                 first, done, resident, p.touched_at, p.touched, p.size, p.readers_at, p.readers
             )
-            count = kernels.update_ready(first, done, ready, count, p.before_at, p.before, p.next_at, p.next)
-            _, _, ran = kernels.run_safe_chains(
+            count = moves.update_ready(first, done, ready, count, p.before_at, p.before, p.next_at, p.next)
+            _, _, ran = moves.run_safe_chains(
                 p, done, resident, backed, units, ready, count, path, trail, chain, held
             )
             for k in (first, *path[:ran]):
