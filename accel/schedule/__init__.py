@@ -4,6 +4,7 @@ from accel.schedule.allocation import Allocation, AllocationError, Lifetime, all
 from accel.schedule.backends import resolve
 from accel.schedule.baselines import Baseline, baseline, baselines
 from accel.schedule.check import ScheduleError
+from accel.schedule.events import Channel, Resources, Simulation, simulate
 from accel.schedule.integer_program import IntegerProgram, Solution
 from accel.schedule.peak import peak_minimum
 from accel.schedule.plan import Run, Schedule, Transfer
@@ -15,13 +16,16 @@ __all__ = [
     "Allocation",
     "AllocationError",
     "Baseline",
+    "Channel",
     "IntegerProgram",
     "Kept",
     "Lifetime",
     "Residency",
+    "Resources",
     "Run",
     "Schedule",
     "ScheduleError",
+    "Simulation",
     "Solution",
     "Streaming",
     "Transfer",
@@ -35,6 +39,7 @@ __all__ = [
     "read_lifetimes",
     "resolve",
     "schedule",
+    "simulate",
     "streaming_of",
     "sweep",
     "working_set_minimum",
