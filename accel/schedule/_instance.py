@@ -93,6 +93,11 @@ class Instance:
         return tuple(masks)
 
     @cached_property
+    def is_in_order(self) -> bool:
+        """Whether the operators can run in the listed order alone."""
+        return all(i - 1 in before for i, before in enumerate(self.after) if i)
+
+    @cached_property
     def windows(self) -> tuple[range, ...]:
         """Steps at which each operator may run, by the number of its ancestors and descendants."""
         n = len(self.operators)

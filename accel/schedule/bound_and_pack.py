@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
+from accel.schedule._atomic.gap_model import replace_optimally
 from accel.schedule._atomic.greedy import greedy
 from accel.schedule._atomic.search import optimal_residencies
 from accel.schedule._atomic.warm import load_search, load_windows
@@ -21,9 +22,11 @@ from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed, place, place_or_shed
 from accel.schedule._residency import Residency
 from accel.schedule.backends import Backend
+from accel.schedule.peak import minimal_peak_order
 from accel.schedule.plan import Method, Run, Transfer, TransferKind
 
-#: Shares of the time that is left: the exact search and bound; improvement of a large graph; placements.
+#: Shares of the time that is left: first orders; the exact search; improvement of a large graph; placements.
+_ORDERS_SHARE = 0.1
 _SEARCH_SHARE = 0.3
 _WINDOWS_SHARE = 0.75
 _PLACEMENT_SHARE = 0.5
@@ -82,7 +85,6 @@ class _Solution:
         self.method: Method = "greedy"
         self.engines: list[str] = []
 
-    @property
     def _is_open(self) -> bool:
         return self.bound < self.plan.residency.cost and perf_counter() < self._deadline_s
 
@@ -99,9 +101,12 @@ class _Solution:
 
     def improve(self) -> None:
         """Close the gap between plan and bound, as far as time allows."""
-        if not self._is_open:
+        if not self._is_open():
             return
         self._load(load_search)
+        self._try_orders()
+        if not self._is_open():
+            return
         relaxed = self._backend.solve_capacity(
             self._instance,
             upper=self.plan.residency.cost,
@@ -112,11 +117,11 @@ class _Solution:
         self.bound = relaxed.bound
         if relaxed.residency is not None:
             self._place(relaxed.residency)
-            if self._is_open and relaxed.residency.cost == relaxed.bound:
+            if self._is_open() and relaxed.residency.cost == relaxed.bound:
                 self._place_others(relaxed.bound)
-        elif self._is_open:
+        elif self._is_open():
             self._improve_windows()
-        if self._is_open and self._pairs <= _MOST_JOINT_PAIRS:
+        if self._is_open() and self._pairs <= _MOST_JOINT_PAIRS:
             bound, plan = self._backend.solve_joint(
                 self._instance,
                 lower=self.bound,
@@ -127,6 +132,18 @@ class _Solution:
             self.bound = max(self.bound, bound)
             self._offer(plan, "joint")
 
+    def _try_orders(self) -> None:
+        """Best replacement in the file's order and in one of minimal peak: mostly near the optimum."""
+        instance = self._instance
+        orders = [tuple(range(len(instance.operators)))]
+        if not instance.is_in_order:
+            found = minimal_peak_order(instance, deadline_s=self._share(_ORDERS_SHARE))
+            orders.append(found.order)
+        for order in orders:
+            residency, _ = replace_optimally(instance, order, deadline_s=self._share(_ORDERS_SHARE))
+            if residency.cost < self.plan.residency.cost:
+                self._offer(self._place_quickly(residency), "greedy")
+
     @property
     def _pairs(self) -> int:
         return len(self._instance.tensors) * len(self._instance.operators)
@@ -134,12 +151,12 @@ class _Solution:
     def _place(self, residency: Residency) -> None:
         """Place `residency` as it is, or failing that with fewer kept gaps."""
         self._offer(place(residency, deadline_s=self._share(_PLACEMENT_SHARE), seed=self._seed)[0], "packing")
-        if self._is_open:
+        if self._is_open():
             self._offer(
                 place_adjusted(residency, self._place_quickly, deadline_s=self._share(_PLACEMENT_SHARE)),
                 "packing",
             )
-        if self._is_open:
+        if self._is_open():
             self._offer(place_or_shed(residency), "greedy")
 
     def _place_quickly(self, residency: Residency) -> Placed | None:
@@ -157,7 +174,7 @@ class _Solution:
         for residency in others:
             placed, _ = place(residency, deadline_s=self._share(0.1), seed=self._seed)
             self._offer(placed, "packing")
-            if not self._is_open:
+            if not self._is_open():
                 return
 
     def _improve_windows(self) -> None:
@@ -181,7 +198,7 @@ class _Solution:
                     "windows",
                 )
                 self._offer(place_or_shed(better), "windows")
-        if self._is_open:
+        if self._is_open():
             cost = self.plan.residency.cost
             found = lower_bound(
                 self._instance,
