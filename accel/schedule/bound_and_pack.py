@@ -17,6 +17,7 @@ from accel.schedule._atomic.gap_model import replace_optimally
 from accel.schedule._atomic.greedy import greedy
 from accel.schedule._atomic.search import optimal_residencies
 from accel.schedule._atomic.warm import load_search, load_windows
+from accel.schedule._atomic.whole_prices import whole_price_bound
 from accel.schedule._atomic.windows import improve_large, lower_bound, place_adjusted
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed, place, place_or_shed
@@ -105,6 +106,10 @@ class _Solution:
             return
         self._load(load_search)
         self._try_orders()
+        if self._is_open() and self._backend.name == "search" and not self._instance.is_in_order:
+            cost = self.plan.residency.cost
+            deadline_s = self._share(_ORDERS_SHARE)
+            self.bound = whole_price_bound(self._instance, upper=cost, deadline_s=deadline_s)
         if not self._is_open():
             return
         relaxed = self._backend.solve_capacity(
@@ -114,7 +119,7 @@ class _Solution:
             deadline_s=self._share(_SEARCH_SHARE),
             seed=self._seed,
         )
-        self.bound = relaxed.bound
+        self.bound = max(self.bound, relaxed.bound)
         if relaxed.residency is not None:
             self._place(relaxed.residency)
             if self._is_open() and relaxed.residency.cost == relaxed.bound:

@@ -46,7 +46,7 @@ def step_bounds(instance: Instance, *, deadline_s: float) -> tuple[StepBound, ..
     deadline_s
         Reading of `time.perf_counter` after which no further operator is looked at.
     """
-    cuts = _Cuts(instance)
+    cuts = Cuts(instance)
     size, backed = instance.size, instance.always_backed
     dearest: list[tuple[int, int]] = []
     for i in cuts.candidates():
@@ -83,7 +83,7 @@ def step_bounds(instance: Instance, *, deadline_s: float) -> tuple[StepBound, ..
     return tuple(found)
 
 
-class _Cuts:
+class Cuts:
     """Least cuts of the graph at one operator, on bit masks over operators."""
 
     def __init__(self, instance: Instance) -> None:
