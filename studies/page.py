@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from studies.files import write_text
+
 # Okabe and Ito's colours, told apart by readers with any colour vision.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 
@@ -24,9 +26,7 @@ def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     page = environment.get_template(template).render(shared | dict(context))
-    part = path.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    write_text(path, page)
 
 
 def figure_html(figure: go.Figure) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +18,11 @@ def refuse(message: str) -> NoReturn:
 
 
 def check_folder(path: Path | None) -> None:
-    """Refuse a file whose folder does not exist, before long work."""
-    if path is not None and not path.parent.is_dir():
+    """Refuse a file that cannot be written, before long work."""
+    if path is None:
+        return
+    if not path.parent.is_dir():
         refuse(f"{path}: there is no folder {path.parent}")
+    target = path if path.exists() and not path.is_file() else path.parent
+    if path.is_dir() or not os.access(target, os.W_OK):
+        refuse(f"{path}: cannot be written")

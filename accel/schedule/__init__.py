@@ -8,6 +8,7 @@ from accel.schedule.events import Channel, Resources, Simulation, simulate
 from accel.schedule.integer_program import IntegerProgram, Solution
 from accel.schedule.peak import peak_minimum
 from accel.schedule.plan import Run, Schedule, Transfer
+from accel.schedule.replacement import replacement_minimum
 from accel.schedule.scheduling import schedule, sweep
 from accel.schedule.streamed import Kept, Residency, Streaming, Use, keep, streaming_of
 from accel.schedule.working_set import WorkingSetError, working_set_minimum
@@ -37,6 +38,7 @@ __all__ = [
     "keep",
     "peak_minimum",
     "read_lifetimes",
+    "replacement_minimum",
     "resolve",
     "schedule",
     "simulate",

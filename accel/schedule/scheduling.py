@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from numbers import Integral, Real
 from time import perf_counter
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -118,7 +119,16 @@ def schedule(
     """
     started_s = perf_counter()
     order = order or default_order(mode)
-    _check_options(graph, scratchpad_bytes, mode, order, time_limit_s, seed, tile_reserve_bytes)
+    check_options(
+        mode=mode,
+        order=order,
+        time_limit_s=time_limit_s,
+        seed=seed,
+        alignment=alignment,
+        tile_reserve_bytes=tile_reserve_bytes,
+    )
+    _check_graph(graph)
+    whole("scratchpad_bytes", scratchpad_bytes)
     solver = resolve(backend)
     plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
     _check_room(graph, scratchpad_bytes, mode, weights, plan, alignment, tile_reserve_bytes)
@@ -262,28 +272,40 @@ def _resident_runs(graph: Workload, plan: WeightPlan, alignment: int) -> list[Ru
     return runs
 
 
-def _check_options(
-    graph: Workload,
-    scratchpad_bytes: int,
-    mode: str,
-    order: str,
-    time_limit_s: float,
-    seed: int,
-    tile_reserve_bytes: int,
+def check_options(
+    *,
+    mode: Any,
+    order: Any,
+    time_limit_s: Any,
+    seed: Any,
+    alignment: Any,
+    tile_reserve_bytes: Any,
 ) -> None:
-    if not isinstance(graph, Workload):
-        raise TypeError(f"graph must be a Workload, got {graph!r:.80}")
+    """Check the options of :func:`schedule` that need no graph.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One of them is out of range.
+    """
     for name, value, allowed in (("mode", mode, Mode), ("order", order, Order)):
-        if value not in get_args(allowed):
+        if value not in get_args(allowed) and not (name == "order" and value is None):
             raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
-    whole("scratchpad_bytes", scratchpad_bytes)
+    if isinstance(time_limit_s, bool) or not isinstance(time_limit_s, Real):
+        raise TypeError(f"time_limit_s must be a number of seconds, got {time_limit_s!r}")
     if not time_limit_s > 0:
         raise ValueError(f"time_limit_s must be positive, got {time_limit_s}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must be a whole number in 0..{MAX_SEED}, got {seed!r}")
+    whole("alignment", alignment)
     whole("tile_reserve_bytes", tile_reserve_bytes, least=0)
     if tile_reserve_bytes and mode != "streamed":
         raise ValueError(f"tile_reserve_bytes is for mode 'streamed', got {tile_reserve_bytes} in {mode!r}")
+
+
+def _check_graph(graph: Workload) -> None:
+    if not isinstance(graph, Workload):
+        raise TypeError(f"graph must be a Workload, got {graph!r:.80}")
     names = Counter(operator.name for operator in graph.operators)
     if repeated := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"operator names must differ, got {repeated[0]} {names[repeated[0]]} times")
@@ -299,7 +321,8 @@ def _check_room(
     tile_reserve_bytes: int,
 ) -> None:
     if scratchpad_bytes < alignment:
-        raise ValueError(f"scratchpad_bytes must be at least {alignment}, got {scratchpad_bytes}")
+        what = "" if alignment == 1 else ", the alignment"
+        raise ValueError(f"scratchpad_bytes must be at least {alignment}{what}, got {scratchpad_bytes}")
     if mode == "streamed":
         needed = tile_reserve_bytes + plan.resident_bytes
         if scratchpad_bytes // alignment * alignment < needed:

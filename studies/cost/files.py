@@ -13,11 +13,12 @@ from accel.cost import Grouping
 from accel.design import Design
 from studies.cost.run import NOT_MODELLED, Answer, Priced, notes
 from studies.cost.tables import METRICS, layers
+from studies.files import write_text
 
 
 def write_csv(answer: Answer, path: Path) -> None:
     """Write one row per design and operator, at once or not at all."""
-    _write(layers(answer).to_csv(index=False), path)
+    write_text(path, layers(answer).to_csv(index=False))
 
 
 def write_json(answer: Answer, path: Path) -> None:
@@ -33,7 +34,7 @@ def write_json(answer: Answer, path: Path) -> None:
         "notes": notes(answer.workload),
         "not_modelled": list(NOT_MODELLED),
     }
-    _write(json.dumps(document, indent=1, allow_nan=False) + "\n", path)
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def _design(priced: Priced) -> dict[str, Any]:
@@ -80,9 +81,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not isfinite(value):
         return None if isnan(value) else str(value)
     return value
-
-
-def _write(text: str, path: Path) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

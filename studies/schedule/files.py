@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accel.schedule import Schedule
+from studies.files import write_text
 from studies.schedule.run import Answer
 from studies.schedule.tables import moved_tensors
 
@@ -37,10 +38,7 @@ def write_json(answer: Answer, path: Path) -> None:
         ],
         "too_small": list(answer.too_small),
     }
-    text = json.dumps(document, indent=1, allow_nan=False)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def totals(plan: Schedule) -> dict[str, Any]:

@@ -9,18 +9,21 @@ from typing import Any
 
 import pandas as pd
 
-from accel.schedule import Schedule, WorkingSetError, peak_minimum, schedule, sweep
+from accel.schedule import Schedule, WorkingSetError, peak_minimum, sweep
 from accel.schedule._weights import Weights
 from accel.schedule.backends import resolve
-from accel.schedule.baselines import baselines
+from accel.schedule.baselines import baselines, layer_by_layer
 from accel.schedule.plan import Mode
-from accel.schedule.scheduling import Order, default_order
+from accel.schedule.replacement import replacement_minimum
+from accel.schedule.scheduling import Order, check_options, default_order
 from accel.schedule.working_set import largest_working_set
 from accel.workload import Workload
 from studies.model import OWN, Model, open_model, parse_stored, read_formats
 
 #: The baseline whose traffic is split into what order, replacement and placement would save.
 REFERENCE = {"order": "default", "replacement": "lru", "allocation": "online"}
+
+LAYER_BY_LAYER = "layer by layer"  # the baseline without reuse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class Saving:
     replacement_bytes
         What keeping the best tensors saves besides, in file order.
     order_bytes
-        What a better order saves besides; 0 where the order is given.
+        What a better order saves besides, less what the plan's own placement costs it.
     """
 
     reference_bytes: int
@@ -94,13 +97,13 @@ class Answer:
     plan
         At the size that is looked at closely.
     baselines
-        At that size; ``None`` below M_R.
+        At that size; ``None`` in streamed mode.
     saving
         ``None`` in streamed mode.
     sweep
         Plans by ascending size, `plan` among them where its size is in the sweep.
     sweep_baselines
-        Non-compulsory bytes by size and name of baseline, from M_R on.
+        Non-compulsory bytes by size and name of baseline; in streamed mode of layer by layer alone.
     too_small
         Sizes of the sweep below M_R.
     """
@@ -142,22 +145,14 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
     """
     watcher = watcher or _no_one
     resolve(request.backend)  # a missing one is told before the network is read
+    check_options(**_options(request), alignment=request.alignment)
     watcher("reading the network", 0, 0)
     workload = _stored(request, open_model(request.model))
     weights: Weights = request.weights or ("tracked" if request.model.training else "streamed")
     alignment = request.alignment
     minimum, where = largest_working_set(workload, weights=weights, resident=None, alignment=alignment)
     sizes = _sizes(request, minimum, where)
-    options: dict[str, Any] = {
-        "mode": request.mode,
-        "order": request.order,
-        "weights": weights,
-        "backend": request.backend,
-        "time_limit_s": request.time_limit_s,
-        "seed": request.seed,
-        "alignment": alignment,
-        "tile_reserve_bytes": request.tile_reserve_bytes,
-    }
+    options = {"weights": weights, "backend": request.backend, "alignment": alignment} | _options(request)
     watcher("minimal peak", 0, 0)
     peak = peak_minimum(workload, weights=weights, alignment=alignment, time_limit_s=request.time_limit_s)
     rows: dict[int, dict[str, int]] = {}
@@ -166,20 +161,25 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
 
     def on_plan(plan: Schedule) -> None:
         size = plan.scratchpad_bytes
-        if size >= minimum:
+        if request.mode == "streamed":
+            rows[size] = {LAYER_BY_LAYER: by_layer.noncompulsory_bytes}
+        else:
             tables[size] = baselines(workload, size, weights=weights, alignment=alignment)
             rows[size] = {label(row): int(row["noncompulsory_bytes"]) for row in _records(tables[size])}
         done.append(plan)
         watcher("scheduling", len(done), len(sizes))
 
+    by_layer = layer_by_layer(workload, weights=weights, alignment=alignment)
     watcher("scheduling", 0, len(sizes))
     plans = {plan.scratchpad_bytes: plan for plan in sweep(workload, sizes, on_plan=on_plan, **options)}
     size = request.scratchpad_bytes or sizes[0]
     plan = plans[size]
     saving = None
     if size in tables and request.mode == "atomic":
-        watcher("schedule in file order", len(sizes), len(sizes))
-        saving = _saving(workload, plan, tables[size], request, options)
+        in_order = replacement_minimum(
+            workload, size, weights=weights, alignment=alignment, time_limit_s=request.time_limit_s
+        )
+        saving = _saving(plan, tables[size], in_order)
     return Answer(
         request=request,
         workload=workload,
@@ -198,12 +198,23 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
 def label(row: Mapping[str, Any]) -> str:
     """Short name of a baseline: order, replacement and allocation."""
     if row["replacement"] == "layer-by-layer":
-        return "layer by layer"
+        return LAYER_BY_LAYER
     return " ".join(str(row[key]) for key in REFERENCE)
 
 
 def _records(table: pd.DataFrame) -> list[dict[Any, Any]]:
     return table.to_dict("records")
+
+
+def _options(request: Request) -> dict[str, Any]:
+    """Options of the schedules that need no graph."""
+    return {
+        "mode": request.mode,
+        "order": request.order,
+        "time_limit_s": request.time_limit_s,
+        "seed": request.seed,
+        "tile_reserve_bytes": request.tile_reserve_bytes,
+    }
 
 
 def _stored(request: Request, workload: Workload) -> Workload:
@@ -235,28 +246,23 @@ def _sizes(request: Request, minimum: int, where: str) -> list[int]:
     if wanted in found:
         return found
     if request.mode == "streamed" or wanted < request.alignment:
-        floor = max(least, request.alignment)
-        raise ValueError(f"a scratchpad must have at least {floor} bytes, got {wanted}")
+        floor, what = max((least, "tile reserve"), (request.alignment, "alignment"))
+        raise ValueError(f"a scratchpad must have at least {floor} bytes, the {what}, got {wanted}")
     raise WorkingSetError(
         f"a scratchpad of {wanted} bytes is too small: operator {where} alone needs {minimum} bytes, the "
         f"working-set minimum M_R; --mode streamed has no such limit"
     )
 
 
-def _saving(
-    workload: Workload, plan: Schedule, table: pd.DataFrame, request: Request, options: Mapping[str, Any]
-) -> Saving:
+def _saving(plan: Schedule, table: pd.DataFrame, in_order_bytes: int) -> Saving:
     """Split what `plan` saves of the reference into fragmentation, replacement and order."""
     reference = _noncompulsory(table, **REFERENCE)
     address_free = _noncompulsory(table, **(REFERENCE | {"allocation": "none"}))
-    in_order = plan
-    if (request.order or default_order(request.mode)) == "free":
-        in_order = schedule(workload, plan.scratchpad_bytes, **{**options, "order": "given"})
     return Saving(
         reference_bytes=reference,
         fragmentation_bytes=reference - address_free,
-        replacement_bytes=address_free - in_order.noncompulsory_bytes,
-        order_bytes=in_order.noncompulsory_bytes - plan.noncompulsory_bytes,
+        replacement_bytes=address_free - in_order_bytes,
+        order_bytes=in_order_bytes - plan.noncompulsory_bytes,
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
+
+from accel._given import LIMIT
 
 _UNITS = {
     "": 1, "B": 1,
@@ -25,14 +28,14 @@ def parse_size(text: str) -> int:
     >>> parse_size("512KiB"), parse_size("1.5 MiB"), parse_size("702464")
     (524288, 1572864, 702464)
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     unit = _UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None:
         raise ValueError(f"a size must be a number with B, KiB, MiB, GiB, kB, MB or GB, got {text!r}")
-    size = float(found[1]) * unit if "." in found[1] else int(found[1]) * unit
-    if size != int(size) or size < 1:
-        raise ValueError(f"a size must be a whole number of bytes, at least 1, got {text!r}")
-    return int(size)
+    size = Fraction(found[1]) * unit
+    if size.denominator != 1 or not 1 <= size < LIMIT:
+        raise ValueError(f"a size must be a whole number of bytes, at least 1 and below 2**62, got {text!r}")
+    return size.numerator
 
 
 def parse_sweep(text: str) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -154,7 +155,10 @@ def test_a_graph_that_cannot_run_is_told_in_one_line(graph, changes, message):
     [
         ((), "--scratchpad or --sweep must give a size, got neither"),
         (("--scratchpad", "much"), "a size must be a number with B, KiB, MiB, GiB, kB, MB or GB, got 'much'"),
-        (("--scratchpad", "0"), "a size must be a whole number of bytes, at least 1, got '0'"),
+        (
+            ("--scratchpad", "0"),
+            "a size must be a whole number of bytes, at least 1 and below 2**62",
+        ),
         (("--scratchpad", "128", "--alignment", "64"), "operator D alone needs 192 bytes"),
         (("--scratchpad", "7", "--alignment", "0"), "alignment must be at least 1, got 0"),
         (("--scratchpad", "7", "--time-limit", "0"), "time_limit_s must be positive, got 0"),
@@ -173,3 +177,23 @@ def test_a_wrong_option_is_told_in_one_line(graph, options, message):
 
 def test_an_unknown_network_is_told_in_one_line():
     assert "MODEL must be a file" in refused("resnet51", "--scratchpad", "1MiB")
+
+
+def test_in_streamed_mode_the_baseline_is_layer_by_layer_alone(graph):
+    text = run(graph, "--sweep", "5,8", "--mode", "streamed").stdout
+    assert "layer by layer" in text
+    assert "lru" not in text
+
+
+def test_a_device_is_written_to_and_not_replaced(graph):
+    result = run(graph, "--scratchpad", 7, "--json", "/dev/null")
+    assert result.exit_code == 0, result.output
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_plan_takes_less_than_the_best_replacement_in_file_order(graph, tmp_path):
+    target = tmp_path / "plan.json"
+    assert run(graph, "--scratchpad", 7, "--order", "given", "--json", target).exit_code == 0
+    saving = json.loads(target.read_text())["saving"]
+    assert min(saving.values()) >= 0
+    assert saving["order_bytes"] == 0
