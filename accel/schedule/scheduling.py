@@ -293,9 +293,10 @@ def check_options(
             raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
     if isinstance(time_limit_s, bool) or not isinstance(time_limit_s, Real):
         raise TypeError(f"time_limit_s must be a number of seconds, got {time_limit_s!r}")
-    if not time_limit_s > 0:
+    if not float(time_limit_s) > 0:
         raise ValueError(f"time_limit_s must be positive, got {time_limit_s}")
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+    is_whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+    if not is_whole or not 0 <= int(seed) <= MAX_SEED:
         raise ValueError(f"seed must be a whole number in 0..{MAX_SEED}, got {seed!r}")
     whole("alignment", alignment)
     whole("tile_reserve_bytes", tile_reserve_bytes, least=0)
