@@ -8,9 +8,9 @@ from pathlib import Path
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path`: what was there stays until all of it is written.
 
-    A device or a pipe, such as ``/dev/stdout``, is written to as it is; only a file can be replaced.
+    A device, a pipe or a link, such as ``/dev/stdout``, is written through; only a file can be replaced.
     """
-    if path.exists() and not path.is_file():
+    if path.is_symlink() or (path.exists() and not path.is_file()):
         with path.open("w", encoding="utf-8") as stream:
             stream.write(text)
         return

@@ -111,6 +111,8 @@ def schedule(
 
     for path in (json_path, html_path):
         check_folder(path)
+    if json_path is not None and json_path == html_path:
+        refuse(f"--json and --html must name two files, got {json_path} for both")
     try:
         request = Request(
             model=Model(

@@ -12,7 +12,7 @@ from studies.schedule import figures
 from studies.schedule.run import Answer
 from studies.schedule.sizes import size_text
 from studies.schedule.tables import moved_tensors, savings, traffic_by_size
-from studies.schedule.terminal import header
+from studies.schedule.terminal import header, too_small
 
 
 def write_report(answer: Answer, path: Path) -> None:
@@ -32,7 +32,7 @@ def write_report(answer: Answer, path: Path) -> None:
         "savings": [] if answer.saving is None else savings(answer),
         "moved": moved_tensors(plan).to_dict("records"),
         "sweep": traffic_by_size(answer).to_dict("records") if answer.sweep else [],
-        "too_small": [size_text(size) for size in answer.too_small],
+        "too_small": too_small(answer) if answer.too_small else "",
         "size_text": size_text,
         "units": units,
         "plots": {name: figure_html(figure) for name, figure in plots.items()},

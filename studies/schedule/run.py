@@ -246,7 +246,8 @@ def _sizes(request: Request, minimum: int, where: str) -> list[int]:
     if wanted in found:
         return found
     if request.mode == "streamed" or wanted < request.alignment:
-        floor, what = max((least, "tile reserve"), (request.alignment, "alignment"))
+        is_tiny = request.mode == "atomic" or least < request.alignment
+        floor, what = (request.alignment, "alignment") if is_tiny else (least, "tile reserve")
         raise ValueError(f"a scratchpad must have at least {floor} bytes, the {what}, got {wanted}")
     raise WorkingSetError(
         f"a scratchpad of {wanted} bytes is too small: operator {where} alone needs {minimum} bytes, the "

@@ -171,5 +171,12 @@ def _sweep(out: Console, answer: Answer) -> None:
         table.add_row(size_text(row["scratchpad_bytes"]), row["status"], *cells)
     section(out, "non-compulsory traffic by scratchpad size", table)
     if answer.too_small:
-        sizes = ", ".join(size_text(size) for size in answer.too_small)
-        out.print(f"below the working-set minimum, which --mode streamed can use: {sizes}", soft_wrap=True)
+        out.print(too_small(answer), soft_wrap=True)
+
+
+def too_small(answer: Answer) -> str:
+    """Which sizes of the sweep have no schedule, and why."""
+    sizes = ", ".join(size_text(size) for size in answer.too_small)
+    if answer.plan.mode == "streamed":
+        return f"below the alignment or the tile reserve: {sizes}"
+    return f"below the working-set minimum, which --mode streamed can use: {sizes}"

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from accel.schedule._instance import Instance
 from accel.schedule._kernels import gap_model as kernels
 from accel.schedule._residency import Gap, Residency
+from accel.schedule._solvers.quiet import without_stray_lines
 
 _MOST_WORK = 200_000  # states of the dynamic program, some hundredths of a second
 
@@ -212,15 +213,18 @@ def _by_program(
     spill = np.zeros(tensors.size)
     spill[column] = problem.size
     scale = float(problem.size.max())  # keeps the tolerances of the solver far below a unit
-    result = milp(
-        np.concatenate([problem.size, spill]) / scale,
-        constraints=LinearConstraint(
-            csr_array(vstack([relief / scale, stored])), np.concatenate([excess / scale, np.zeros(rows.size)])
-        ),
-        integrality=np.concatenate([np.ones(gaps), np.zeros(tensors.size)]),
-        bounds=Bounds(0, 1),
-        options={"time_limit": remaining_s, "mip_rel_gap": 0.0},
-    )
+    least = np.concatenate([excess / scale, np.zeros(rows.size)])
+    with without_stray_lines():
+        result = milp(
+            np.concatenate([problem.size, spill]) / scale,
+            constraints=LinearConstraint(
+                csr_array(vstack([relief / scale, stored])),
+                np.concatenate([excess / scale, np.zeros(rows.size)]),
+            ),
+            integrality=np.concatenate([np.ones(gaps), np.zeros(tensors.size)]),
+            bounds=Bounds(0, 1),
+            options={"time_limit": remaining_s, "mip_rel_gap": 0.0},
+        )
     bound = 0.0 if result.mip_dual_bound is None else max(0.0, result.mip_dual_bound * scale)
     if result.x is not None:
         dropped = result.x[:gaps] > 0.5

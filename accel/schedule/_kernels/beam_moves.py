@@ -251,7 +251,8 @@ def price_of_foresight(row, op_words, tensor_words, is_apart, reads_at, reads, h
             if not is_read:
                 units += size[v]
                 price += size[v] if has_copy[v] or has(row, stored, v) else 2 * size[v]
-        if units <= room[i]:
+        # An operator in place may have less than no room, as long as its result takes another's.
+        if units <= max(room[i], 0):
             return 0
         return np.int64(price * ((units - room[i]) / units))
     return 0

@@ -44,12 +44,16 @@ def ask(solver: SolverFunction, program: IntegerProgram, *, deadline_s: float, n
     Raises
     ------
     ValueError
-        It returns no :class:`Solution`, an unknown status, or values of another shape.
+        It raises an error, or returns no :class:`Solution`, an unknown status, or values of another shape.
     """
     remaining_s = deadline_s - perf_counter()
     if remaining_s <= 0:
         return Answer(None, _least(program), "unknown", is_warm=False)
-    found = solver(program, remaining_s)
+    try:
+        found = solver(program, remaining_s)
+    except Exception as error:
+        what = " ".join(str(error).split())
+        raise ValueError(f"solver {name} failed: {type(error).__name__}: {what}") from error
     if not isinstance(found, Solution):
         raise ValueError(f"solver {name} must return a Solution, returned {type(found).__name__}")
     if found.status not in get_args(Status):
