@@ -217,10 +217,7 @@ def _by_program(
     with without_stray_lines():
         result = milp(
             np.concatenate([problem.size, spill]) / scale,
-            constraints=LinearConstraint(
-                csr_array(vstack([relief / scale, stored])),
-                np.concatenate([excess / scale, np.zeros(rows.size)]),
-            ),
+            constraints=LinearConstraint(csr_array(vstack([relief / scale, stored])), least),
             integrality=np.concatenate([np.ones(gaps), np.zeros(tensors.size)]),
             bounds=Bounds(0, 1),
             options={"time_limit": remaining_s, "mip_rel_gap": 0.0},
