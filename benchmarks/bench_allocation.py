@@ -18,7 +18,8 @@ import numpy as np
 from ortools.sat.python import cp_model
 from timing import machine
 
-from accel.schedule._kernels.allocation import place_in_order
+from accel.schedule._allocation_search import load_kernels
+from accel.schedule._kernels.greedy_allocation import place_in_order
 from accel.schedule.allocation import Lifetime, allocate, read_lifetimes
 
 
@@ -66,7 +67,7 @@ def main() -> None:
         print(f"no instances: {options.folder} is no folder with files name.capacity.csv")
         return
     print(machine())
-    allocate([Lifetime(name=str(i), start=i, end=i + 2, bytes=1 + i) for i in range(3)], 4)  # compiles
+    load_kernels()
     header = f"{'instance':<12}{'buffers':>8}{'capacity':>10}{'greedy':>8}  {'status':<11}{'method':<8}"
     print(f"{header}{'nodes':>9}{'seconds':>9}{'  CP-SAT' if options.peer else ''}")
     placed = 0

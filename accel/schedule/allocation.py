@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from accel.schedule._allocation_search import Outcome, lowest_height, peak_load, place_units
+from accel.schedule._allocation_search import Outcome, load_kernels, lowest_height, peak_load, place_units
 
 AllocationStatus: TypeAlias = Literal["PLACED", "INFEASIBLE", "UNDECIDED", "OPTIMAL", "FEASIBLE"]
 
@@ -86,6 +86,8 @@ class Allocation:
     nodes
         Nodes of the search, all restarts together; an interrupted one counts as far as it came, so that
         this number alone may vary from run to run.
+    seconds
+        Wall-clock time of the whole call, kernels loaded or compiled included.
     """
 
     lifetimes: tuple[Lifetime, ...]
@@ -193,8 +195,9 @@ def allocate(
     alignment
         Every offset is a multiple of it, and every size is rounded up to one.
     time_limit_s
-        Wall-clock seconds, after which the result is ``"UNDECIDED"``, or ``"FEASIBLE"`` for the least
-        capacity; never ``"INFEASIBLE"``.
+        Wall-clock seconds for the work, after which the result is ``"UNDECIDED"``, or ``"FEASIBLE"`` for
+        the least capacity; never ``"INFEASIBLE"``. Kernels are loaded, or once after an installation
+        compiled, before this clock starts; `Allocation.seconds` includes that.
     seed
         A seed gives one result on every machine, unless time runs out.
 
@@ -242,7 +245,8 @@ def allocate(
     start = np.array([lifetimes[i].start for i in taking_part], np.int64)
     end = np.array([lifetimes[i].end for i in taking_part], np.int64)
     size = np.array([sizes[i] // unit for i in taking_part], np.int64)
-    deadline_s = began + time_limit_s
+    load_kernels()
+    deadline_s = perf_counter() + time_limit_s
     bound = peak_load(start, end, size)
     status: AllocationStatus
     if capacity is None:

@@ -1,4 +1,4 @@
-"""Kernels of `accel.schedule.allocation`: rectangles of fixed times get offsets below a capacity.
+"""Kernels of `accel.schedule.allocation`: what the rectangles above force on each other.
 
 Rectangle ``j`` is live in the sections ``start[j] .. end[j] - 1`` and is ``size[j]`` high. Lists that come
 in pairs ``x_at, x`` are lists by rectangle or section: those of ``i`` are ``x[x_at[i] : x_at[i + 1]]``.
@@ -12,12 +12,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-LOWEST, TIGHTEST, FEWEST, FEWEST_BLAMED = range(4)  # rules by which `search` picks its next rectangle
-INFEASIBLE, PLACED, LIMIT = range(3)  # what `search` returns
+INFEASIBLE, PLACED, LIMIT = range(3)  # what `propagate` and `search` return
+FAR = np.int64(1) << np.int64(62)
 
-_FAR = np.int64(1) << np.int64(62)
-_HEAD, _QUEUED, _EFFORT, _TRAIL, _STAMP, _NODES = range(6)  # fields of `State.counter`
-_ITEM, _BRANCH, _TRAIL_AT, _PLACED_AT, _PENDING_AT, _PARENT, _FIRST, _LAST, _TOP = range(9)  # of a level
+# What kernels alone call: without the wrappers for Python, which take long to compile. What is called at
+# every step is inlined: passing the many arrays costs more than the work.
+inner = njit(cache=True, nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inlined = njit(nogil=True, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+# Fields of `State.counter`.
+HEAD, QUEUED, WAITING, EFFORT, TRAIL, STAMP, NODES, FAILED_SECTION = range(8)
 
 
 class Problem(NamedTuple):
@@ -41,459 +45,292 @@ class Problem(NamedTuple):
     twin: NDArray[np.int64]
 
 
-class _State(NamedTuple):
-    """What changes during a search; ``live`` and ``slot`` keep the unplaced in front of each section."""
+class State(NamedTuple):
+    """What changes during a search.
+
+    ``live`` and ``slot`` keep the unplaced in front of each section, ``unplaced`` and ``rest`` their number
+    and the sum of their sizes. Sections in ``queue`` are to be evaluated, those in ``waiting`` to be
+    evaluated again by the slower rules; ``row`` is room to sort the unplaced of one section.
+    """
 
     low: NDArray[np.int64]
     is_placed: NDArray[np.bool_]
     live: NDArray[np.int64]
     slot: NDArray[np.int64]
-    count: NDArray[np.int64]
+    unplaced: NDArray[np.int64]
     rest: NDArray[np.int64]
     queue: NDArray[np.int64]
     is_queued: NDArray[np.bool_]
+    waiting: NDArray[np.int64]
+    is_waiting: NDArray[np.bool_]
     stamp: NDArray[np.int64]
+    row: NDArray[np.int64]
     counter: NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
-def place_in_order(order, start, end, size, capacity, offset, by_offset):
-    """Put each rectangle into its lowest hole; those that find none get offset -1. Count of these."""
-    placed = 0
-    failed = 0
-    for j in order:
-        low = 0
-        for q in range(placed):
-            k = by_offset[q]
-            if start[k] < end[j] and start[j] < end[k]:
-                if offset[k] - low >= size[j]:
-                    break
-                low = max(low, offset[k] + size[k])
-        if low + size[j] > capacity:
-            offset[j] = -1
-            failed += 1
-            continue
-        offset[j] = low
-        q = placed
-        while q > 0 and offset[by_offset[q - 1]] > low:
-            by_offset[q] = by_offset[q - 1]
-            q -= 1
-        by_offset[q] = j
-        placed += 1
-    return failed
+@inner
+def begin(problem, low):
+    """State with nothing placed, offsets at least `low`, and every section queued."""
+    sections = problem.live_at.size - 1
+    count = problem.live_at[1:] - problem.live_at[:-1]
+    most = np.int64(0)
+    rest = np.zeros(sections, np.int64)
+    for s in range(sections):
+        most = max(most, count[s])
+        for q in range(problem.live_at[s], problem.live_at[s + 1]):
+            rest[s] += problem.size[problem.live[q]]
+    counter = np.zeros(8, np.int64)
+    counter[QUEUED] = sections
+    counter[STAMP] = 1
+    counter[FAILED_SECTION] = -1
+    return State(
+        low,
+        np.zeros(low.size, np.bool_),
+        problem.live.copy(),
+        problem.slot.copy(),
+        count,
+        rest,
+        np.arange(sections),
+        np.ones(sections, np.bool_),
+        np.empty(sections, np.int64),
+        np.zeros(sections, np.bool_),
+        np.zeros(low.size, np.int64),
+        np.empty(3 * most, np.int64),
+        counter,
+    )
 
 
-@njit(cache=True, nogil=True)
-def place_greedily(start, end, size, capacity, rounds, offset):
-    """Lowest holes in order of area, size, length and start; then the failed move forward, in `rounds`.
-
-    Whether all were placed; `offset` then holds the placement.
-    """
-    n = start.size
-    by_offset = np.empty(n, np.int64)
-    value = np.empty(n, np.float64)
-    by_area = np.empty(n, np.int64)
-    for key in range(4):
-        for j in range(n):
-            length = float(end[j] - start[j])
-            if key == 0:
-                value[j] = -size[j] * length
-            elif key == 1:
-                value[j] = -size[j]
-            elif key == 2:
-                value[j] = -length
-            else:
-                value[j] = start[j]
-        order = np.argsort(value, kind="mergesort")
-        if place_in_order(order, start, end, size, capacity, offset, by_offset) == 0:
-            return True
-        if key == 0:
-            by_area[:] = order
-    order = by_area
-    for _ in range(rounds):
-        if place_in_order(order, start, end, size, capacity, offset, by_offset) == 0:
-            return True
-        for p in range(n):
-            j = order[p]
-            if offset[j] < 0:
-                for q in range(p, p // 2, -1):
-                    order[q] = order[q - 1]
-                order[p // 2] = j
-    return False
-
-
-@njit(cache=True, nogil=True)
-def _mixed(j, low):
-    """Sixty-four well-mixed bits of a rectangle and its lowest offset."""
-    x = (np.uint64(j) << np.uint64(44)) ^ np.uint64(low)
-    x = (x ^ (x >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@njit(cache=True, nogil=True)
-def _grown(rows, needed):
-    """`rows`, with room for at least `needed` of them."""
-    if needed <= rows.shape[0]:
-        return rows
-    larger = np.empty((max(2 * rows.shape[0], needed), rows.shape[1]), rows.dtype)
-    larger[: rows.shape[0]] = rows
-    return larger
-
-
-@njit(cache=True, nogil=True)
-def _ask(problem, state, j):
+@inlined
+def ask(problem, state, j):
     """Queue the sections of rectangle `j`."""
-    counter = state.counter
+    counter, queue = state.counter, state.queue
     for s in range(problem.start[j], problem.end[j]):
         if not state.is_queued[s]:
             state.is_queued[s] = True
-            state.queue[(counter[_HEAD] + counter[_QUEUED]) % state.queue.size] = s
-            counter[_QUEUED] += 1
+            at = counter[HEAD] + counter[QUEUED]
+            queue[at if at < queue.size else at - queue.size] = s
+            counter[QUEUED] += 1
 
 
-@njit(cache=True, nogil=True)
-def _raise(problem, state, trail, j, to):
+@inlined
+def raise_low(problem, state, trail, j, to):
     """Raise the lowest offset of `j`, and of its twins above it; whether it still fits."""
     low, counter = state.low, state.counter
     while True:
         if to + problem.size[j] > problem.capacity:
             return False
-        if state.stamp[j] != counter[_STAMP]:  # one entry a branch is enough to go back
-            state.stamp[j] = counter[_STAMP]
-            trail[counter[_TRAIL], 0] = j
-            trail[counter[_TRAIL], 1] = low[j]
-            counter[_TRAIL] += 1
+        if state.stamp[j] != counter[STAMP]:  # one entry a branch is enough to go back
+            state.stamp[j] = counter[STAMP]
+            trail[counter[TRAIL], 0] = j
+            trail[counter[TRAIL], 1] = low[j]
+            counter[TRAIL] += 1
         low[j] = to
-        _ask(problem, state, j)
+        ask(problem, state, j)
         to += problem.size[j]
         j = problem.twin[j]
         if j < 0 or state.is_placed[j] or low[j] >= to:
             return True
 
 
-@njit(cache=True, nogil=True)
-def _propagate(problem, state, trail, blame, limit, stop):
-    """Evaluate queued sections until nothing changes: PLACED if consistent.
+@inner
+def forget(state):
+    """Empty the queues."""
+    counter = state.counter
+    for _ in range(counter[QUEUED]):
+        state.is_queued[state.queue[counter[HEAD]]] = False
+        counter[HEAD] = (counter[HEAD] + 1) % state.queue.size
+    counter[QUEUED] = 0
+    for i in range(counter[WAITING]):
+        state.is_waiting[state.waiting[i]] = False
+    counter[WAITING] = 0
 
-    All that is still to be placed in a section lies above its lowest ``low``; so that one plus the rest
-    must not exceed the capacity, and a rectangle above which the rest would not fit is not the first:
-    it lies on top of another one.
+
+@inner
+def _evaluate(problem, state, trail, s):
+    """Rules by the lowest offset of section `s`; whether they hold.
+
+    All that is still to be placed lies above the lowest ``low``; so that one plus the rest must not exceed
+    the capacity, and a rectangle above which the rest would not fit is not the first: it lies on top of
+    another one.
     """
-    low, size, live, counter = state.low, problem.size, state.live, state.counter
+    low, size, live = state.low, problem.size, state.live
+    first = problem.live_at[s]
+    last = first + state.unplaced[s]
+    lowest = FAR
+    top = FAR
+    second_top = FAR
+    top_of = np.int64(-1)
+    highest_low = np.int64(0)
+    for q in range(first, last):
+        k = live[q]
+        lowest = min(lowest, low[k])
+        highest_low = max(highest_low, low[k])
+        above = low[k] + size[k]
+        if above < top:
+            second_top = top
+            top = above
+            top_of = k
+        elif above < second_top:
+            second_top = above
+    highest = problem.capacity - state.rest[s]
+    if last > first and lowest > highest:
+        return False
+    if last == first or highest_low <= highest:
+        return True
+    if not state.is_waiting[s]:
+        state.is_waiting[s] = True
+        state.waiting[state.counter[WAITING]] = s
+        state.counter[WAITING] += 1
+    for q in range(first, last):
+        k = live[q]
+        if low[k] > highest:
+            to = second_top if k == top_of else top
+            if to > low[k] and not raise_low(problem, state, trail, k, to):
+                return False
+    return True
+
+
+@inner
+def _evaluate_sets(problem, state, trail, s):
+    """The same two rules for parts of what section `s` still has to place; whether they hold.
+
+    In order of their lowest offsets, one on top of another, they must not exceed the capacity. And if
+    those that cannot end below some height do not fit above rectangle ``k``, one of them is under it,
+    so that ``k`` is at least that high.
+    """
+    low, size, live, row = state.low, problem.size, state.live, state.row
+    first = problem.live_at[s]
+    count = state.unplaced[s]
+    most = row.size // 3
+    for i in range(count):
+        k = live[first + i]
+        p = i
+        while p > 0 and low[row[p - 1]] > low[k]:
+            row[p] = row[p - 1]
+            p -= 1
+        row[p] = k
+    top = np.int64(0)
+    for i in range(count):
+        top = max(top, low[row[i]]) + size[row[i]]
+    if top > problem.capacity:
+        return False
+    for i in range(count):  # by the lowest ends, the highest first
+        k = live[first + i]
+        end = low[k] + size[k]
+        p = i
+        while p > 0 and row[most + p - 1] < end:
+            row[p] = row[p - 1]
+            row[most + p] = row[most + p - 1]
+            p -= 1
+        row[p] = k
+        row[most + p] = end
+    together = np.int64(0)
+    for i in range(count):
+        together += size[row[i]]
+        row[2 * most + i] = together
+    highest = problem.capacity - state.rest[s]
+    for i in range(count - 1, -1, -1):
+        k = row[i]
+        if low[k] <= highest:
+            continue
+        room = problem.capacity - low[k] - size[k]
+        at, beyond = 0, count  # the fewest that do not fit above `k`, itself apart
+        while at < beyond:
+            middle = (at + beyond) // 2
+            if row[2 * most + middle] - (size[k] if middle >= i else 0) > room:
+                beyond = middle
+            else:
+                at = middle + 1
+        to = row[most + at] if at < count and at != i else low[k]
+        if to > low[k] and not raise_low(problem, state, trail, k, to):
+            return False
+    return True
+
+
+@inner
+def propagate(problem, state, trail, blame, limit, stop):
+    """Evaluate queued sections until nothing changes: PLACED if consistent. The queues are empty then."""
+    counter = state.counter
     status = PLACED
-    while counter[_QUEUED] > 0:
-        s = state.queue[counter[_HEAD]]
-        counter[_HEAD] = (counter[_HEAD] + 1) % state.queue.size
-        counter[_QUEUED] -= 1
-        state.is_queued[s] = False
-        if status != PLACED:
-            continue  # empty the queue
-        counter[_EFFORT] += 1
-        if counter[_EFFORT] >= limit or stop[0] != 0:
-            status = LIMIT
-            continue
-        first = problem.live_at[s]
-        last = first + state.count[s]
-        if first == last:
-            continue
-        lowest = _FAR
-        top = _FAR
-        second_top = _FAR
-        top_of = -1
-        for q in range(first, last):
-            k = live[q]
-            lowest = min(lowest, low[k])
-            above = low[k] + size[k]
-            if above < top:
-                second_top = top
-                top = above
-                top_of = k
-            elif above < second_top:
-                second_top = above
-        highest = problem.capacity - state.rest[s]
-        if lowest > highest:
+    while status == PLACED and counter[QUEUED] + counter[WAITING] > 0:
+        if counter[QUEUED] > 0:
+            s = state.queue[counter[HEAD]]
+            counter[HEAD] += 1
+            if counter[HEAD] == state.queue.size:
+                counter[HEAD] = 0
+            counter[QUEUED] -= 1
+            state.is_queued[s] = False
+            counter[EFFORT] += 1
+            holds = _evaluate(problem, state, trail, s)
+        else:
+            counter[WAITING] -= 1
+            s = state.waiting[counter[WAITING]]
+            state.is_waiting[s] = False
+            counter[EFFORT] += 2
+            holds = _evaluate_sets(problem, state, trail, s)
+        if not holds:
             blame[s] += 1.0
+            counter[FAILED_SECTION] = s
             status = INFEASIBLE
-            continue
-        for q in range(first, last):
-            k = live[q]
-            if low[k] > highest:
-                to = second_top if k == top_of else top
-                if to > low[k] and not _raise(problem, state, trail, k, to):
-                    blame[s] += 1.0
-                    status = INFEASIBLE
-                    break
+        elif counter[EFFORT] >= limit or stop[0] != 0:
+            status = LIMIT
+    forget(state)
     return status
 
 
-@njit(cache=True, nogil=True)
-def _put(problem, state, trail, blame, j):
+@inner
+def put(problem, state, trail, blame, j):
     """Place `j` at its lowest offset, all others above it; whether they can be, and whether any moved."""
-    live, slot = state.live, state.slot
+    live, slot, low = state.live, state.slot, state.low
     state.is_placed[j] = True
     for s in range(problem.start[j], problem.end[j]):
-        state.count[s] -= 1
+        state.unplaced[s] -= 1
         state.rest[s] -= problem.size[j]
         here = slot[problem.slot_at[j] + s - problem.start[j]]
-        last = problem.live_at[s] + state.count[s]
+        last = problem.live_at[s] + state.unplaced[s]
         k = live[last]
         live[last] = j
         live[here] = k
         slot[problem.slot_at[j] + s - problem.start[j]] = last
         slot[problem.slot_at[k] + s - problem.start[k]] = here
-    top = state.low[j] + problem.size[j]
+    top = low[j] + problem.size[j]
     has_moved = False
     for q in range(problem.near_at[j], problem.near_at[j + 1]):
         k = problem.near[q]
-        if not state.is_placed[k] and state.low[k] < top:
+        if not state.is_placed[k] and low[k] < top:
             has_moved = True
-            if not _raise(problem, state, trail, k, top):
-                blame[max(problem.start[j], problem.start[k])] += 1.0
+            if not raise_low(problem, state, trail, k, top):
+                s = max(problem.start[j], problem.start[k])
+                blame[s] += 1.0
+                state.counter[FAILED_SECTION] = s
                 return False, True
+    ask(problem, state, j)
     return True, has_moved
 
 
-@njit(cache=True, nogil=True)
-def _postpone(problem, state, trail, j):
+@inner
+def postpone(problem, state, trail, j):
     """Let `j` not lie at its lowest offset, hence on top of another one; whether it can."""
-    to = _FAR
+    to = FAR
     for q in range(problem.near_at[j], problem.near_at[j + 1]):
         k = problem.near[q]
         if not state.is_placed[k]:
             to = min(to, state.low[k] + problem.size[k])
-    return _raise(problem, state, trail, j, to)
+    return to < FAR and raise_low(problem, state, trail, j, to)
 
 
-@njit(cache=True, nogil=True)
-def _is_before(state, rank, j, k):
-    return k < 0 or state.low[j] < state.low[k] or (state.low[j] == state.low[k] and rank[j] < rank[k])
-
-
-@njit(cache=True, nogil=True)
-def _choose(problem, state, items, rank, rule, blame):
-    """An unplaced rectangle of `items` that nothing else fits under."""
-    low, size, live = state.low, problem.size, state.live
-    best = -1
-    if rule == LOWEST:
-        for j in items:
-            if _is_before(state, rank, j, best):
-                best = j
-        return best
-    # The lowest rectangle of the section that has least room, or least choice for its lowest place.
-    least = np.inf
-    section = -1
-    end = 0
-    for j in items:
-        end = max(end, problem.end[j])
-    for s in range(problem.start[items[0]], end):
-        first = problem.live_at[s]
-        last = first + state.count[s]
-        lowest = _FAR
-        for q in range(first, last):
-            lowest = min(lowest, low[live[q]])
-        highest = problem.capacity - state.rest[s]
-        key = float(highest - lowest)
-        if rule != TIGHTEST:
-            key /= problem.capacity
-            for q in range(first, last):
-                key += low[live[q]] <= highest
-            if rule == FEWEST_BLAMED:
-                key /= blame[s]
-        if key < least:
-            least = key
-            section = s
-    for q in range(problem.live_at[section], problem.live_at[section] + state.count[section]):
-        if _is_before(state, rank, live[q], best):
-            best = live[q]
-    while True:  # go down to one that nothing fits under
-        below = -1
-        for q in range(problem.near_at[best], problem.near_at[best + 1]):
-            k = problem.near[q]
-            if not state.is_placed[k] and low[k] + size[k] <= low[best] and _is_before(state, rank, k, below):
-                below = k
-        if below < 0:
-            return best
-        best = below
-
-
-@njit(cache=True, nogil=True)
-def _go_back(problem, state, trail, placed, placed_count, level):
-    """Undo all since the branch of `level` began; how many remain placed."""
+@inner
+def go_back(problem, state, trail, trail_to, placed, placed_count, placed_to):
+    """Undo what came after the first `trail_to` entries and `placed_to` placed; how many remain placed."""
     counter = state.counter
-    while counter[_TRAIL] > level[_TRAIL_AT]:
-        counter[_TRAIL] -= 1
-        state.low[trail[counter[_TRAIL], 0]] = trail[counter[_TRAIL], 1]
-    while placed_count > level[_PLACED_AT]:
+    while counter[TRAIL] > trail_to:
+        counter[TRAIL] -= 1
+        state.low[trail[counter[TRAIL], 0]] = trail[counter[TRAIL], 1]
+    while placed_count > placed_to:
         placed_count -= 1
         j = placed[placed_count]
         state.is_placed[j] = False
         for s in range(problem.start[j], problem.end[j]):
-            state.count[s] += 1
+            state.unplaced[s] += 1
             state.rest[s] += problem.size[j]
     return placed_count
-
-
-@njit(cache=True, nogil=True)
-def _begin(problem, low):
-    """State with nothing placed, offsets at least `low`, and every section queued."""
-    sections = problem.live_at.size - 1
-    state = _State(
-        low,
-        np.zeros(low.size, np.bool_),
-        problem.live.copy(),
-        problem.slot.copy(),
-        problem.live_at[1:] - problem.live_at[:-1],
-        np.zeros(sections, np.int64),
-        np.arange(sections),
-        np.ones(sections, np.bool_),
-        np.zeros(low.size, np.int64),
-        np.zeros(6, np.int64),
-    )
-    for s in range(sections):
-        for q in range(problem.live_at[s], problem.live_at[s + 1]):
-            state.rest[s] += problem.size[problem.live[q]]
-    state.counter[_QUEUED] = sections
-    state.counter[_STAMP] = 1
-    return state
-
-
-@njit(cache=True, nogil=True)
-def search(problem, low, rank, rule, limit, stop, failed, blame, counts):
-    """Depth-first search for offsets: INFEASIBLE, PLACED or LIMIT.
-
-    A node holds a part of the unplaced rectangles that meets no other part. One that nothing fits under
-    is put at its lowest offset or, in the second branch, on top of another. A part that fails goes back
-    to the node that cut it off. What remains to be done depends on the lowest offsets of a part alone:
-    `failed` remembers those that failed, for later searches too.
-
-    Parameters
-    ----------
-    low : (n,)
-        Lower bounds of the offsets on entry, the offsets if placed.
-    rank
-        Order in which rectangles of equal offsets are tried.
-    limit
-        Most evaluations of sections.
-    stop
-        The search ends soon after its first element is not 0.
-    failed : (power of two,)
-        Hashes of failed parts; 0 is empty.
-    blame : (sections,)
-        Failures of each section, counted on.
-    counts : (2,)
-        Nodes and evaluations, added to.
-    """
-    n = low.size
-    state = _begin(problem, low)
-    counter = state.counter
-    mask = np.uint64(failed.size - 1)
-    one = np.uint64(1)
-    trail = np.empty((4 * n + 64, 2), np.int64)
-    levels = np.empty((n + 64, 9), np.int64)
-    keys = np.empty((n + 64, 1), np.uint64)
-    pending = np.empty((n + 64, 3), np.int64)
-    items = np.empty((8 * n + 64, 1), np.int64)
-    placed = np.empty(n, np.int64)
-    placed_count = 0
-    pending_count = 0
-    depth = 0
-    parent = -1
-    first, last, top = 0, n, n
-    items[:n, 0] = np.arange(n)
-    status = _propagate(problem, state, trail, blame, limit, stop)
-    while status == PLACED:
-        # Cut what is left of the part into parts that do not meet.
-        items = _grown(items, top + last - first)
-        reach = np.int64(-1)
-        first_of_part = top
-        for q in range(first, last):
-            j = items[q, 0]
-            if state.is_placed[j]:
-                continue
-            if top > first_of_part and problem.start[j] >= reach:
-                pending = _grown(pending, pending_count + 2)
-                pending[pending_count] = (first_of_part, top, parent)
-                pending_count += 1
-                first_of_part = top
-            items[top, 0] = j
-            top += 1
-            reach = max(reach, problem.end[j])
-        if top > first_of_part:
-            pending = _grown(pending, pending_count + 2)
-            pending[pending_count] = (first_of_part, top, parent)
-            pending_count += 1
-        if pending_count == 0:
-            break
-        # Open the node of the next part, or fail.
-        pending_count -= 1
-        first = pending[pending_count, 0]
-        last = pending[pending_count, 1]
-        parent = pending[pending_count, 2]
-        counter[_NODES] += 1
-        key = np.uint64(0)
-        for q in range(first, last):
-            key += _mixed(items[q, 0], low[items[q, 0]])
-        key = max(key, one)
-        has_failed = failed[key & mask] == key or failed[(key & mask) ^ one] == key
-        if not has_failed:
-            levels = _grown(levels, depth + 1)
-            keys = _grown(keys, depth + 1)
-            item = _choose(problem, state, items[first:last, 0], rank, rule, blame)
-            levels[depth] = (
-                item, 0, counter[_TRAIL], placed_count, pending_count, parent, first, last, top
-            )  # fmt: skip
-            keys[depth, 0] = key
-            parent = depth
-            depth += 1
-        # Try the branches of `parent` and of the nodes before it until one is consistent.
-        is_new = not has_failed
-        while True:
-            if not is_new:
-                if parent < 0:
-                    status = INFEASIBLE
-                    break
-                level = levels[parent]
-                depth = parent + 1
-                placed_count = _go_back(problem, state, trail, placed, placed_count, level)
-                pending_count = level[_PENDING_AT]
-                top = level[_TOP]
-                level[_BRANCH] += 1
-                if level[_BRANCH] > 1:
-                    key = keys[parent, 0]
-                    place = key & mask
-                    failed[place if failed[place] == 0 else place ^ one] = key
-                    parent = level[_PARENT]
-                    continue
-            is_new = False
-            level = levels[parent]
-            trail = _grown(trail, counter[_TRAIL] + n)
-            counter[_STAMP] += 1
-            j = level[_ITEM]
-            if level[_BRANCH] == 0:
-                placed[placed_count] = j
-                placed_count += 1
-                is_open, has_moved = _put(problem, state, trail, blame, j)
-                if not has_moved:
-                    level[_BRANCH] = 1  # it is in nobody's way: no need to try it elsewhere
-                _ask(problem, state, j)
-            else:
-                is_open = _postpone(problem, state, trail, j)
-            if not is_open:
-                while counter[_QUEUED] > 0:
-                    state.is_queued[state.queue[counter[_HEAD]]] = False
-                    counter[_HEAD] = (counter[_HEAD] + 1) % state.queue.size
-                    counter[_QUEUED] -= 1
-                continue
-            outcome = _propagate(problem, state, trail, blame, limit, stop)
-            if outcome == LIMIT:
-                status = LIMIT
-            if outcome != INFEASIBLE:
-                break
-        if status == PLACED:
-            first = levels[parent, _FIRST]
-            last = levels[parent, _LAST]
-    counts[0] += counter[_NODES]
-    counts[1] += counter[_EFFORT]
-    return status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.schedule._allocation_search import peak_load, problem_of
+from accel.schedule import allocation as module
+from accel.schedule._allocation_search import load_kernels, peak_load, problem_of
 from accel.schedule.allocation import (
     Allocation,
     AllocationError,
@@ -122,11 +123,17 @@ def test_alignment_rounds_sizes_up_and_the_capacity_down(rows, alignment, units)
         assert disjoint_and_inside(found, capacity, alignment)
 
 
-def full_rows(seed: int) -> tuple[list[tuple[int, int, int]], int]:
+def full_rows(
+    seed: int,
+    *,
+    sizes: tuple[int, int] = (3, 8),
+    capacities: tuple[int, int] = (8, 14),
+    lasts: tuple[int, int] = (8, 14),
+) -> tuple[list[tuple[int, int, int]], int]:
     """Lifetimes whose load is one number at all times: little choice, now and then none."""
     random = np.random.default_rng(seed)
-    capacity = int(random.integers(8, 14))
-    last = int(random.integers(8, 14))
+    capacity = int(random.integers(*capacities))
+    last = int(random.integers(*lasts))
     live: list[tuple[int, int]] = []
     rows: list[tuple[int, int, int]] = []
     for t in range(last + 1):
@@ -134,7 +141,7 @@ def full_rows(seed: int) -> tuple[list[tuple[int, int, int]], int]:
         rows += [(start, t, n) for (start, n), is_end in zip(live, ends, strict=True) if is_end]
         live = [block for block, is_end in zip(live, ends, strict=True) if not is_end]
         while t < last and (room := capacity - sum(n for _, n in live)):
-            live.append((t, min(room, int(random.integers(3, 8)))))
+            live.append((t, min(room, int(random.integers(*sizes)))))
     return rows, capacity
 
 
@@ -188,6 +195,44 @@ def test_a_seed_gives_one_result(workers_seed):
     rows = lifetimes_of(*cut_rectangle(60, 11))
     first, second = (allocate(rows, 512, seed=workers_seed, time_limit_s=30) for _ in range(2))
     assert first.offsets == second.offsets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize(("pieces", "seed"), [(150, 0), (150, 2), (220, 1), (220, 3)])
+def test_many_pieces_are_put_together_forward_and_backward_in_time(pieces, seed, direction):
+    rows = cut_rectangle(pieces, seed, times=80, height=1024)
+    if direction < 0:
+        rows = [(80 - b, 80 - a, n) for a, b, n in rows]
+    found = allocate(lifetimes_of(*rows), 1024, time_limit_s=60)
+    found.check()
+    assert (found.status, found.method, found.height_bytes) == ("PLACED", "search", 1024)
+
+
+@pytest.mark.slow
+def test_larger_full_loads_are_decided():
+    decisions = []
+    for seed in range(60):
+        rows, capacity = full_rows(seed, sizes=(3, 16), capacities=(40, 41), lasts=(16, 17))
+        offsets, is_decided = place_rectangles(
+            *np.array(rows, np.int64).T, capacity, deadline_s=perf_counter() + 30
+        )
+        assert is_decided
+        if offsets is not None:
+            found = replace(
+                allocate([], capacity), lifetimes=tuple(lifetimes_of(*rows)), offsets=tuple(offsets.tolist())
+            )
+            found.check()
+        decisions.append(offsets is not None)
+    assert 0 < sum(decisions) < 60
+
+
+def test_the_clock_starts_when_the_kernels_are_loaded(monkeypatch):
+    load_kernels()
+    monkeypatch.setattr(module, "load_kernels", lambda: sleep(0.5))
+    found = allocate(lifetimes_of(*cut_rectangle(50, 0)), 512, time_limit_s=0.4)
+    assert found.seconds >= 0.5
+    assert found.status == "PLACED"
 
 
 def test_a_full_load_without_placement_needs_one_more():
