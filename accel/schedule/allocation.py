@@ -16,6 +16,7 @@ References
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from accel._given import whole
 from accel.schedule._allocation_search import Outcome, load_kernels, lowest_height, peak_load, place_units
 
 AllocationStatus: TypeAlias = Literal["PLACED", "INFEASIBLE", "UNDECIDED", "OPTIMAL", "FEASIBLE"]
@@ -172,7 +174,13 @@ def read_lifetimes(path: str | PathLike[str]) -> tuple[Lifetime, ...]:
     ValueError
         Other columns, or a value that is no lifetime's.
     """
-    return _lifetimes_of(pd.read_csv(path, dtype={"id": str}, keep_default_na=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            frame = pd.read_csv(path, dtype={"id": str}, keep_default_na=False, index_col=False)
+        except pd.errors.ParserWarning:
+            raise ValueError(f"{path}: rows must have as many values as there are columns") from None
+    return _lifetimes_of(frame)
 
 
 def allocate(
@@ -204,7 +212,7 @@ def allocate(
     Raises
     ------
     ValueError
-        A capacity below the alignment, a negative time, two buffers of one name, or a bad table.
+        An option is out of range, two buffers share a name, or the table is bad.
 
     Examples
     --------
@@ -225,9 +233,9 @@ def allocate(
     if isinstance(lifetimes, pd.DataFrame):
         lifetimes = _lifetimes_of(lifetimes)
     lifetimes = tuple(lifetimes)
-    if alignment < 1:
-        raise ValueError(f"alignment must be at least 1 byte, got {alignment}")
-    if capacity is not None and capacity < alignment:
+    alignment = whole("alignment", alignment)
+    seed = whole("seed", seed, least=0)
+    if capacity is not None and (capacity := whole("capacity", capacity)) < alignment:
         raise ValueError(f"capacity must be at least the alignment of {alignment} bytes, got {capacity}")
     if not time_limit_s >= 0:
         raise ValueError(f"time_limit_s must be at least 0, got {time_limit_s}")

@@ -393,3 +393,18 @@ def test_sections_keep_every_pair_that_meets_and_the_largest_load(rows):
     assert (meets == (sections & ~np.eye(len(rows), dtype=bool))).all()
     loads = [problem.size[live].sum() for live in np.split(problem.live, problem.live_at[1:-1])]
     assert max(loads) == peak_load(start, end, size)
+
+
+@pytest.mark.parametrize(
+    "options", [{"capacity": 2.5}, {"capacity": True}, {"capacity": 8, "alignment": 1.5}]
+)
+def test_options_that_are_no_whole_numbers_are_refused(options):
+    with pytest.raises(TypeError, match="must be a whole number"):
+        allocate([Lifetime(name="a", start=0, end=1, bytes=2)], **options)
+
+
+def test_a_row_that_is_too_long_is_refused(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text("lower,upper,size\n0,3,4,9\n")
+    with pytest.raises(ValueError, match="rows must have as many values as there are columns"):
+        read_lifetimes(path)
