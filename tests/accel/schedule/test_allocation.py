@@ -348,8 +348,8 @@ def test_a_bad_table_is_named(columns, message):
     ("options", "message"),
     [
         ({"capacity": 3, "alignment": 4}, "at least the alignment of 4 bytes, got 3"),
-        ({"capacity": 0}, "at least the alignment of 1 bytes, got 0"),
-        ({"alignment": 0}, "alignment must be at least 1 byte, got 0"),
+        ({"capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"alignment": 0}, "alignment must be at least 1, got 0"),
         ({"time_limit_s": -1.0}, "time_limit_s must be at least 0, got -1.0"),
     ],
 )
