@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
+from accel.schedule._allocation_search import load_kernels as load_placer
 from accel.schedule._atomic.gap_model import replace_optimally
 from accel.schedule._atomic.greedy import greedy
 from accel.schedule._atomic.search import optimal_residencies
@@ -81,6 +82,7 @@ class _Solution:
         self._backend = backend
         self._deadline_s = deadline_s
         self._seed = seed
+        self._load(load_placer)
         self.plan: Placed = greedy(instance)
         self.bound = 0
         self.method: Method = "greedy"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log10
+
 import plotly.graph_objects as go
 
 from studies.page import COLORS, styled
@@ -41,7 +43,11 @@ def traffic(answer: Answer) -> go.Figure:
             )
         )
     for size, text in ((answer.working_set_bytes, "M_R"), (answer.peak_bytes, "M_P")):
-        figure.add_vline(x=size / 1024, line={"dash": "dot", "color": "#444444"}, annotation_text=text)
+        figure.add_vline(x=size / 1024, line={"dash": "dot", "color": "#444444"})
+        # Of an annotation on a logarithmic axis the logarithm is asked for.
+        figure.add_annotation(
+            x=log10(size / 1024), y=1, yref="paper", yanchor="bottom", text=text, showarrow=False
+        )
     figure.update_xaxes(title="scratchpad, KiB", type="log")
     figure.update_yaxes(title="non-compulsory traffic, MB", rangemode="tozero")
     return styled(figure, 460)

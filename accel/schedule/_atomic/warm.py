@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from math import inf
 
+from accel.schedule._allocation_search import load_kernels as load_placer
 from accel.schedule._atomic.beam import EXACT, Options, Part
 from accel.schedule._atomic.gap_model import replace_optimally
 from accel.schedule._atomic.search import search
@@ -18,8 +19,11 @@ from accel.schedule._instance import Instance
 
 @cache
 def load_search() -> None:
-    """Load the kernels of the exact search."""
-    search(_skip(), upper=1 << 40, deadline_s=inf)
+    """Load the kernels of the placer, of replacement in an order and of the exact search."""
+    load_placer()
+    instance = _skip()
+    replace_optimally(instance, range(len(instance.operators)), deadline_s=inf)
+    search(instance, upper=1 << 40, deadline_s=inf)
 
 
 @cache
@@ -29,9 +33,7 @@ def load_windows() -> None:
     part = Part(instance, range(len(instance.operators)))
     for options in (Options(width=2), EXACT):
         part.search(options)
-    order = tuple(range(len(instance.operators)))
-    replace_optimally(instance, order, deadline_s=inf)
-    lower_bound(instance, order, upper=1 << 40, deadline_s=inf)
+    lower_bound(instance, tuple(range(len(instance.operators))), upper=1 << 40, deadline_s=inf)
 
 
 def _skip() -> Instance:

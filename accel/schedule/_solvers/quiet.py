@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
+from threading import RLock
 
+_ALONE = RLock()  # one at a time: the descriptor is that of the process
 _STRAY_LINE = b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n"
 
 
@@ -19,6 +21,12 @@ def without_stray_lines() -> Iterator[None]:
     The solver prints it whatever its options say (ERGO-Code/HiGHS, issue 2783), below Python's streams.
     Anything else that is written meanwhile comes out at the end.
     """
+    with _ALONE, _held_back():
+        yield
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
     try:
         sys.stdout.flush()
         before = os.dup(1)
