@@ -106,7 +106,7 @@ def test_the_command_line_answers_bad_input_with_one_line_and_exit_code_2(tmp_pa
         (
             "scratchpad_bytes",
             "scratchpad_bytes = [4096, 131072]",
-            r"space\.scratchpad_bytes\[0\]: in format e3m2, .* at least 61440 .*got 4096",
+            r"space\.scratchpad_bytes\[0\]: in format e3m2, .* at least 61440,.*got 4096",
         ),
         ("accumulator_bytes", "accumulator_bytes = 8", r"accumulator_bytes must be at least 1024, got 8"),
         ("batch", "batch = 4000", r"training\.batch: must be at most 1347, got 4000"),
