@@ -5,8 +5,9 @@ that is still needed is paid at once: its later refetch, and its store where no 
 fetch is then free when it happens, so of two states at one price the one that holds less is as good.
 
 States are taken by what was paid plus what must still be paid (`step_bounds`), so the first complete one is
-optimal. Two things keep them few. Of tensors that can be exchanged without a difference, such as the
-operands of the same concatenations, the first are evicted first. And safe chains run without a choice.
+optimal. Three things keep them few. Of tensors that can be exchanged without a difference, such as the
+operands of the same concatenations, the first are evicted first. Operators that only take up room wait until
+right before a reader of their result (`late_operators`). And safe chains run without a choice.
 
 Safe chains. Let operators c_1 .. c_k be ready one after the other, each reading a result of the one before,
 fit without evictions, and leave resident: of what was resident before them all but K, and in addition W, all
@@ -19,7 +20,8 @@ that is as large as W, W takes its room. Where it does not, W stays out from the
 next use, which is after c_k in the old plan too, and costs no more than what the old plan dropped. A gap
 between uses of a tensor that the chain reads too is now the union of old ones, or a later part of one: it is
 dropped only where one of those was. Where the result of an operator took over a block it still can, since
-no operator is left to read the input there that was not left before.
+no operator is left to read the input there that was not left before. No chain ends in a late operator, and
+none runs while one waits for its reader: what runs between the two does not change then.
 """
 
 from __future__ import annotations
@@ -32,13 +34,14 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.schedule._atomic import step_bounds as bounds
+from accel.schedule._atomic.late_operators import late_operators
 from accel.schedule._instance import Instance
 from accel.schedule._kernels import search as kernels
 from accel.schedule._kernels import search_moves as moves
 from accel.schedule._residency import Residency, all_gaps
 
-_BUDGET = 500  # states between two looks at the clock
-_PATIENCE = 1 << 16  # eviction sets of one state between two looks at the clock
+_BUDGET = 1 << 16  # eviction sets and comparisons of states between two looks at the clock
+_PATIENCE = 1 << 17  # of them, for one state
 _CHAIN_LIMIT = moves.MAX_CHAIN
 _MAX_POOL_BYTES = 1 << 30  # the search ends as if out of time when its states take more
 
@@ -143,6 +146,7 @@ class _Arrays:
                 following[p].append(i)
         over = [[index.get(v, -1) for v in instance.in_place[i]] for i in self._operators]
         taken = {v for row in over for v in row}
+        late = late_operators(instance)
         self._free_copy = np.array([instance.always_backed[v] for v in self._tensors], np.bool_)
         self.problem = moves.Problem(
             instance.capacity,
@@ -158,6 +162,7 @@ class _Arrays:
             _integers(instance.working_set[i] for i in self._operators),
             _integers(sum(instance.size[v] for v in instance.writes[i][:1]) for i in self._operators),
             *_flat(over),
+            np.array([i in late for i in self._operators], np.bool_),
             _integers(at[step.operator] for step in steps),
             _integers(step.units for step in steps),
             *_flat([[index[v] for v in step.share] for step in steps]),
@@ -215,9 +220,11 @@ class _Arrays:
                 first, done, resident, p.touched_at, p.touched, p.size, p.readers_at, p.readers
             )
             count = moves.update_ready(first, done, ready, count, p.before_at, p.before, p.next_at, p.next)
-            _, _, ran = moves.run_safe_chains(
-                p, done, resident, backed, units, ready, count, path, trail, chain, held
-            )
+            ran = 0
+            if not p.late[first]:
+                _, _, ran = moves.run_safe_chains(
+                    p, done, resident, backed, units, ready, count, path, trail, chain, held
+                )
             for k in (first, *path[:ran]):
                 i = self._operators[k]
                 last_use.update(dict.fromkeys(instance.touched(i), len(order)))

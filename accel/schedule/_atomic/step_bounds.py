@@ -3,15 +3,21 @@
 When operator i runs, the operators done are a set D that is closed under "runs before" and holds all
 ancestors of i, but neither i nor a descendant. The tensors that D has touched and other operators still
 read are live; all that are resident beside i fit into the room that its working set leaves. A least cut
-between ancestors and descendants bounds what is live from below, whatever D is, and what exceeds the room
-is paid for. The flow behind the cut says which tensors the bound rests on: what it takes of their prices
-is left out when the next operator is looked at, so the bounds of all operators add up.
+between ancestors and descendants bounds what is live from below, whatever D is: the flow behind it takes a
+part f_v of the price of each tensor v, and the parts of the live ones are the value of the flow or more. What
+stays is whole tensors: their parts are no more than those of the best choice that has room, a knapsack. The
+parts of all others are paid. They are left out of the prices when the next operator is looked at, so the
+bounds of all operators add up; the dearest operator comes first, or the cheapest, whichever gives more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate
+from operator import add
 from time import perf_counter
 
 import numpy as np
@@ -20,6 +26,7 @@ from scipy.sparse.csgraph import maximum_flow
 
 from accel.schedule._instance import Instance
 
+_MOST_CHOICES = 500  # choices in one knapsack that are told apart
 _ENDLESS = 1 << 30  # capacity of an arc that no cut may cross; flows are 32-bit integers
 
 
@@ -47,32 +54,44 @@ def step_bounds(instance: Instance, *, deadline_s: float) -> tuple[StepBound, ..
         Reading of `time.perf_counter` after which no further operator is looked at.
     """
     cuts = Cuts(instance)
-    size, backed = instance.size, instance.always_backed
-    dearest: list[tuple[int, int]] = []
+    whole = tuple(
+        units * (1 if free else 2) for units, free in zip(instance.size, instance.always_backed, strict=True)
+    )
+    alone: dict[int, tuple[int, dict[int, int]]] = {}
     for i in cuts.candidates():
         if perf_counter() > deadline_s:
             break
-        units = max(cuts.least(i, dict(enumerate(size)))[0], 0)
-        if all(not backed[v] for v in cuts.crossing(i)):
-            units *= 2
-        if units:
-            dearest.append((-units, i))
+        if (first := cuts.paid(i, whole))[0] > 0:
+            alone[i] = first
+    orders = [sorted(alone, key=lambda i: (-alone[i][0], i)), sorted(alone, key=lambda i: (alone[i][0], i))]
+    found = [_add_up(instance, cuts, order, alone, deadline_s) for order in orders]
+    return max(found, key=lambda steps: sum(step.units for step in steps))
+
+
+def _add_up(
+    instance: Instance,
+    cuts: Cuts,
+    order: Sequence[int],
+    alone: Mapping[int, tuple[int, dict[int, int]]],
+    deadline_s: float,
+) -> tuple[StepBound, ...]:
+    """Bounds of operators, each without what those before it in `order` rest on."""
+    size, backed = instance.size, instance.always_backed
     store_left = [0 if free else units for units, free in zip(size, backed, strict=True)]
     counted: list[list[tuple[int, int]]] = [[] for _ in size]  # by tensor: operator, units of a refetch
     found: list[StepBound] = []
-    for _, i in sorted(dearest):
-        if perf_counter() > deadline_s:
+    for i in order:
+        if found and perf_counter() > deadline_s:
             break
         # A refetch can be counted at two operators if a read of the tensor lies between them in any order.
         refetch_left = [
             max(units - sum(taken for j, taken in counted[v] if not cuts.separates(v, i, j)), 0)
             for v, units in enumerate(size)
         ]
-        options = []
-        for weight in (1, 2):
-            prices = {v: min(weight * size[v], refetch_left[v] + store_left[v]) for v in range(len(size))}
-            options.append(cuts.least(i, prices, weight))
-        units, share = max(options, key=lambda option: option[0])
+        prices = tuple(map(add, refetch_left, store_left))
+        if cuts.can_be_free(i, prices):
+            continue
+        units, share = cuts.paid(i, prices) if found else alone[i]
         if units <= 0:
             continue
         for v, taken in share.items():
@@ -108,18 +127,24 @@ class Cuts:
         """Operators beside which not all fits that is live once just their ancestors have run."""
         size = self._instance.size
         for i, before in enumerate(self._before):
-            live = sum(
-                size[v]
-                for v, (openers, readers) in enumerate(zip(self._openers, self._readers, strict=True))
-                if openers & before and readers & ~before
-            )
-            live -= sum(
-                size[v]
-                for v in self._instance.touched(i)
-                if self._openers[v] & before and self._readers[v] & ~before
-            )
-            if live > self._room[i]:
+            if sum(size[v] for v in self._live(i, before)) > self._room[i]:
                 yield i
+
+    def can_be_free(self, i: int, prices: Sequence[int]) -> bool:
+        """Whether tensors of price 0 make the room in one of two states: all done that can be, or least."""
+        size = self._instance.size
+        everything = (1 << len(self._before)) - 1
+        return any(
+            sum(size[v] for v in self._live(i, done) if prices[v]) <= self._room[i]
+            for done in (self._before[i], everything & ~(self._after[i] | 1 << i))
+        )
+
+    def _live(self, i: int, done: int) -> Iterator[int]:
+        """Tensors that are live when `done` have run, but for those that operator `i` touches."""
+        touched = self._instance.touched(i)
+        for v, (openers, readers) in enumerate(zip(self._openers, self._readers, strict=True)):
+            if openers & done and readers & ~done and v not in touched:
+                yield v
 
     def crossing(self, i: int) -> tuple[int, ...]:
         """Tensors that may be live while `i` runs and are not touched by it."""
@@ -142,6 +167,24 @@ class Cuts:
         No price exceeds `weight` times the size: then what stays in the room spares no more than `weight`
         times the room, and the cut in prices less this is a bound.
         """
+        cut, flow = self._cut(i, prices)
+        return cut - weight * self._room[i], flow
+
+    def paid(self, i: int, prices: Sequence[int]) -> tuple[int, dict[int, int]]:
+        """Units paid at `i` if tensors leave whole, and the units that rest on each tensor.
+
+        Two flows are tried: the one behind the cut in prices, and in prices no dearer than the sizes.
+        """
+        size = self._instance.size
+        found = []
+        for limited in (dict(enumerate(map(min, prices, size))), dict(enumerate(prices))):
+            cut, flow = self._cut(i, limited)
+            spared = most_within([(size[v], taken) for v, taken in flow.items()], self._room[i])
+            found.append((cut - spared, flow))
+        return max(found, key=lambda option: option[0])
+
+    def _cut(self, i: int, prices: Mapping[int, int]) -> tuple[int, dict[int, int]]:
+        """Least price of all that is live beside `i`, and the flow through each tensor."""
         before, after = self._before[i], self._after[i] | 1 << i
         cut = 0
         flow: dict[int, int] = {}
@@ -158,7 +201,7 @@ class Cuts:
             value, found = self._maximum_flow(i, edges, prices)
             cut += value
             flow |= found
-        return cut - weight * self._room[i], flow
+        return cut, flow
 
     def _maximum_flow(
         self, i: int, edges: list[int], prices: Mapping[int, int]
@@ -195,6 +238,50 @@ class Cuts:
         result = maximum_flow(matrix, 0, 1)
         used = {v: int(result.flow[ends]) * scale for v, ends in arc.items()}
         return int(result.flow_value) * scale, {v: units for v, units in used.items() if units}
+
+
+def most_within(items: Sequence[tuple[int, int]], room: int) -> int:
+    """Largest value of a choice of `items`, (units, value) each, of no more than `room` units.
+
+    A bound on it where there are very many different choices: the last items may then be divided.
+    """
+    ordered = sorted(
+        (item for item in items if item[0] <= room), key=lambda item: Fraction(item[1], item[0]), reverse=True
+    )
+    units_to, value_to = (
+        ([0, *accumulate(column)] for column in zip(*ordered, strict=True)) if ordered else ([0], [0])
+    )
+
+    def divided(at: int, left: int) -> int:
+        """Value of the items from `at` on that `left` units hold if the last one is divided, rounded down."""
+        k = bisect_right(units_to, units_to[at] + left) - 1
+        total = value_to[k] - value_to[at]
+        if k < len(ordered):
+            total += (units_to[at] + left - units_to[k]) * ordered[k][1] // ordered[k][0]
+        return total
+
+    choices = {room: 0}  # value by room left, larger where less is left
+    best = 0
+    for at, (units, value) in enumerate(ordered):
+        merged = dict(choices)
+        for left, reached in choices.items():
+            if units <= left:
+                merged[left - units] = max(merged.get(left - units, 0), reached + value)
+        best = max(best, *merged.values())
+        hopes: list[int] = []
+        choices = {}
+        top = -1
+        for left in sorted(merged, reverse=True):
+            if merged[left] > top:
+                top = merged[left]
+                if top + divided(at + 1, left) > best:
+                    choices[left] = top
+                    hopes.append(top + divided(at + 1, left))
+        if not choices:
+            break
+        if len(choices) > _MOST_CHOICES:
+            return max(hopes)
+    return best
 
 
 def _mask(indices: tuple[int, ...]) -> int:

@@ -17,6 +17,7 @@ from accel.schedule._kernels.search_moves import (
     discard,
     list_droppable,
     list_ready,
+    may_follow,
     price,
     room_beside,
     run_operator,
@@ -104,15 +105,20 @@ def grown_table(table, done_of, n_groups):
 
 @njit(cache=True)
 def is_dominated(q, paid, resident, backed, first_of, older, dead, cost, resident_of, backed_of, size):
-    """Whether a state of group `q` is as good as the new one; those that are no better than it die."""
+    """Whether a state of group `q` is as good as the new one; those that are no better than it die.
+
+    Also the number of states it was compared with.
+    """
     rival = first_of[q]
     last = -1
+    compared = 0
     while rival >= 0:
+        compared += 1
         more = paid - cost[rival]
         if more >= 0 and (
             price_to_become(resident_of[rival], backed_of[rival], resident, backed, size, more) <= more
         ):
-            return True
+            return True, compared
         if more <= 0 and (
             price_to_become(resident, backed, resident_of[rival], backed_of[rival], size, -more) <= -more
         ):
@@ -124,14 +130,15 @@ def is_dominated(q, paid, resident, backed, first_of, older, dead, cost, residen
         else:
             last = rival
         rival = older[rival]
-    return False
+    return False, compared
 
 
 @njit(cache=True)
 def search_states(p, pool, counts, budget, patience, upper):
-    """Expand up to `budget` states, those of the least value first; return the pool.
+    """Expand states, those of the least value first, until `budget` is spent; return the pool.
 
-    A state that takes more than `patience` sets of evictions is put back, and the search stops. `counts`,
+    Every set of evictions and every comparison of two states counts. A state that takes more than `patience`
+    of them is put back, and the search stops. `counts`,
     updated: states, groups, heap entries, value of the last state taken, goal state or -1, and whether a
     state was put back. Only states of a value below `upper` are kept; of equal ones that with the most
     operators done is taken, then the oldest.
@@ -169,12 +176,17 @@ def search_states(p, pool, counts, budget, patience, upper):
         if n_done == n:
             counts[4] = state
             break
-        budget -= 1
         spent = 0
         g = group[state]
         n_ready = list_ready(done_of[g], ready, p.before_at, p.before)
         for r in range(n_ready):
             i = ready[r]
+            if (
+                operator[state] >= 0
+                and p.late[operator[state]]
+                and not may_follow(i, done_of[g], p.late, p.next_at, p.next)
+            ):
+                continue
             missing = units_beside(i, resident_of[state], units_of[state], p.touched_at, p.touched, p.size)
             missing -= room_beside(
                 i, done_of[g], p.capacity, p.used, p.result, p.over_at, p.over, p.readers_at, p.readers
@@ -221,26 +233,22 @@ def search_states(p, pool, counts, budget, patience, upper):
                     n_child = update_ready(
                         i, done, child_ready, n_ready, p.before_at, p.before, p.next_at, p.next
                     )
-                    units, n_child, ran = run_safe_chains(
-                        p, done, resident, backed, units, child_ready, n_child, path, trail, chain, held
-                    )
+                    ran = 0
+                    if not p.late[i]:
+                        units, n_child, ran = run_safe_chains(
+                            p, done, resident, backed, units, child_ready, n_child, path, trail, chain, held
+                        )
                     worth = max(paid + units_ahead(p, done, resident, backed), value)
                     if worth < upper:
                         slot = slot_of(done, table, done_of)
                         q = table[slot]
-                        dominated = q >= 0 and is_dominated(
-                            q,
-                            paid,
-                            resident,
-                            backed,
-                            first_of,
-                            older,
-                            dead,
-                            cost,
-                            resident_of,
-                            backed_of,
-                            p.size,
-                        )
+                        dominated = False
+                        if q >= 0:
+                            dominated, compared = is_dominated(
+                                q, paid, resident, backed, first_of, older, dead, cost, resident_of,
+                                backed_of, p.size,
+                            )  # fmt: skip
+                            spent += compared
                         if q < 0:
                             if n_groups == done_of.shape[0]:
                                 done_of = grown_rows(done_of)
@@ -302,6 +310,7 @@ def search_states(p, pool, counts, budget, patience, upper):
                 paid -= price(items[a], backed_of[state], p.size)
                 missing += p.size[items[a]]
                 a += 1
+        budget -= spent
     counts[0], counts[1], counts[2] = n_states, n_groups, n_heap
     return Pool(
         done_of, first_of, table, group, resident_of, backed_of, evicted_of, cost, units_of, parent, operator,

@@ -36,6 +36,7 @@ class Problem(NamedTuple):
     result: np.ndarray  # units of each operator's first result
     over_at: np.ndarray  # tensors whose block the result may take; -1: one that dies there in any case
     over: np.ndarray
+    late: np.ndarray  # operators that run right before a reader of their result
     tight: np.ndarray  # operators beside which not all that is live fits, in any order
     tight_value: np.ndarray  # units to be paid there
     share_at: np.ndarray  # by tight operator: tensors, and the units counted on each
@@ -236,7 +237,11 @@ def run_safe_chains(p, done, resident, backed, units, ready, n_ready, path, trai
             )
             chain[length] = i
             length += 1
-            if now <= units and chain_is_safe(length, chain, trail, backed, p.made_by, p.size, held):
+            if (
+                now <= units
+                and not p.late[i]
+                and chain_is_safe(length, chain, trail, backed, p.made_by, p.size, held)
+            ):
                 found = True
                 break
             if length == p.chain_limit:
@@ -268,6 +273,33 @@ def run_safe_chains(p, done, resident, backed, units, ready, n_ready, path, trai
                 discard(done, chain[k])
             at += 1
     return units, n_ready, count
+
+
+@njit(cache=True)
+def may_follow(i, done, late, next_at, following):
+    """Whether `i` is a reader that all late operators wait for, or late itself and waits for such a one."""
+    if is_reader(i, done, late, next_at, following):
+        return True
+    if late[i]:
+        for k in range(next_at[i], next_at[i + 1]):
+            if is_reader(following[k], done, late, next_at, following):
+                return True
+    return False
+
+
+@njit(cache=True)
+def is_reader(i, done, late, next_at, following):
+    """Whether `i` reads the results of all late operators that wait: none of their readers is done."""
+    for j in range(late.shape[0]):
+        if late[j] and has(done, j):
+            waits = True
+            reads = False
+            for k in range(next_at[j], next_at[j + 1]):
+                waits = waits and not has(done, following[k])
+                reads = reads or following[k] == i
+            if waits and not reads:
+                return False
+    return True
 
 
 @njit(cache=True)
