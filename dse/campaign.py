@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from dse.ledger import OPEN, Ledger
-from dse.metrics import hypervolume, non_dominated
-from dse.objective import Objective
-from dse.search import METHODS, Search
-from dse.space import Space, Value
-from dse.store import Record, to_json
-from dse.surrogate import History, reference_point
-from dse.trial import Asked, Done, Event, Failed, Json, Started, State, Trial
+from dse import tables
+from dse._schema import restate
+from dse.executors.base import Evaluator, Executor
+from dse.executors.inprocess import InProcess
+from dse.executors.runner import BackOff
+from dse.executors.runner import run as run_all
+from dse.history import History
+from dse.ledger import Ledger
+from dse.methods import make
+from dse.metrics import hypervolume, non_dominated, reference_point
+from dse.objective import Objective, OutcomeConstraint
+from dse.outcomes import Outcomes
+from dse.space import Design, Space
+from dse.store import Record, read_store, to_json
+from dse.trial import FINISHED, OPEN, Event, Json, State, Trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Evaluation: TypeAlias = Mapping[str, float] | tuple[Mapping[str, float], Mapping[str, Json]]
-Evaluator: TypeAlias = Callable[[dict[str, Value]], Evaluation]
+    from dse.methods.active import ActiveLearning
 
+_DEFAULTS_OF_1 = {"method": "qlognehvi", "initial": 10}
+_SETTINGS = ("seed", "method", "initial", "config")
 MAX_RETRIES = 3  #: of a trial whose evaluation the infrastructure failed
-_MAX_ABANDONED = 3  # trials abandoned in a row, after which a run gives up
-_COLUMNS = ("id", "state", "seconds", "error")
-
-
-class InfrastructureError(Exception):
-    """Raised by an evaluator: the evaluation failed, but not because of the design."""
 
 
 class Campaign:
@@ -44,15 +44,24 @@ class Campaign:
     ----------
     space, objectives
         What varies, and what is wanted.
+    outcome_constraints
+        Limits on measured quantities. A design that breaks one is infeasible: it is known, but on no
+        front.
+    budget
+        Evaluations that `run` makes where it is not told another number.
     seed
         Non-negative. Equal seeds and histories give equal proposals, resumed or not.
     method
-        ``"random"``, ``"sobol"``, ``"qlognehvi"``, or ``"auto"``, which is the last one.
+        One of `dse.methods.METHODS`: ``"auto"`` chooses by the number of objectives, ``"predict"``
+        chooses what teaches most instead of what is best.
     initial
-        Trials of the scrambled Sobol sequence with which ``"qlognehvi"`` begins.
+        Trials of a Sobol sequence with which methods that learn begin, attached ones included; by
+        default twice the number of parameters plus two, within 5..20.
     store
         File in which every event is kept, and from which the campaign resumes; without one it
         lives in memory.
+    transfer
+        Data frames or campaigns of earlier searches to learn from.
     config, versions
         JSON kept with the store: the configuration must be the same on resuming, the software
         versions are recorded with every evaluation.
@@ -82,29 +91,71 @@ class Campaign:
         objectives: Sequence[Objective],
         *,
         seed: int,
-        method: Literal["auto", "random", "sobol", "qlognehvi"] = "auto",
-        initial: int = 10,
+        outcome_constraints: Sequence[OutcomeConstraint] = (),
+        budget: int | None = None,
+        method: str = "auto",
+        initial: int | None = None,
         store: str | Path | None = None,
+        transfer: Sequence[pd.DataFrame | Campaign] = (),
         config: Json = None,
         versions: Json = None,
     ) -> None:
         self.space = space
-        self.objectives = tuple(objectives)
-        _check(space, self.objectives, seed=seed, method=method, initial=initial)
-        method = "qlognehvi" if method == "auto" else method
+        self._outcomes = Outcomes(space, objectives, outcome_constraints)
+        self.budget = None if budget is None else checked_budget(budget)
         to_json(config, "config")
         to_json(versions, "versions")
-        self._versions = versions
-        self._search = Search(space, self.objectives, seed=seed, method=method, initial=initial)
+        self._versions, self._seed, self._transfer = versions, seed, tuple(transfer)
+        self._method = make(
+            method,
+            space,
+            self.objectives,
+            self.outcome_constraints,
+            seed=seed,
+            initial=initial,
+            transfer=self._transfer,
+        )
         identity = {
             "seed": seed,
             "method": method,
             "initial": initial,
             "space": space.describe(),
             "objectives": [objective.describe() for objective in self.objectives],
+            "outcome_constraints": [limit.describe() for limit in self.outcome_constraints],
             "config": config,
         }
-        self._ledger = Ledger(space, store, identity=identity, versions=versions)
+
+        def upgrade(version: int, stored: dict[str, Json]) -> dict[str, Json]:
+            found = restate(version, stored)
+            # What was asked for by default was written out in version 1.
+            for key, meant in (("method", "auto"), ("initial", None)):
+                if version < 2 and identity[key] == meant and found.get(key) == _DEFAULTS_OF_1[key]:
+                    found[key] = meant
+            return found
+
+        self._ledger = Ledger(space, store, identity=identity, versions=versions, upgrade=upgrade)
+
+    @classmethod
+    def resume(
+        cls, path: str | Path, space: Space, objectives: Sequence[Objective], **options: Any
+    ) -> Campaign:
+        """Open a stored campaign: its seed, method, initial trials and configuration are read from the file.
+
+        Space and objectives are given again, for functions cannot be stored; they must be the same.
+
+        Parameters
+        ----------
+        options
+            Of a campaign: `outcome_constraints`, `budget`, `transfer`, `versions`.
+
+        Raises
+        ------
+        StoreMismatch, StoreError, CampaignLocked
+            There is no such file, or it is another campaign's, not a store, or in use.
+        """
+        meta, _ = read_store(path)
+        settings = {name: value for name, value in meta.items() if name in _SETTINGS}
+        return cls(space, objectives, **(settings | options), store=path)
 
     def __enter__(self) -> Campaign:
         return self
@@ -122,49 +173,95 @@ class Campaign:
         self._ledger.close()
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is wanted."""
+        return self._outcomes.objectives
+
+    @property
+    def outcome_constraints(self) -> tuple[OutcomeConstraint, ...]:
+        """Limits on measured quantities."""
+        return self._outcomes.constraints
+
+    @property
     def trials(self) -> tuple[Trial, ...]:
         """All trials, by id."""
         return tuple(self._ledger.trials)
 
     @property
     def notes(self) -> tuple[tuple[int, str], ...]:
-        """What the search had to say on a proposal, as (trial, text): a fallback, a fit's warning."""
+        """What the method had to say on a proposal, as (trial, text): a fallback, a fit's warning."""
         return tuple(self._ledger.notes)
 
     @property
     def finished(self) -> int:
-        """Number of trials done or failed."""
-        return sum(trial.state in (State.DONE, State.FAILED) for trial in self._ledger.trials)
+        """Number of trials that count towards a budget: measured or failed here, not attached."""
+        return sum(trial.state in FINISHED and not trial.attached for trial in self._ledger.trials)
 
     def ask(self, n: int = 1) -> list[Trial]:
-        """Return up to `n` trials to evaluate: interrupted ones first, then new designs.
+        """Return up to `n` trials to evaluate: interrupted and lost ones first, then new designs.
 
         Fewer come back where fewer designs are left, and none when the space is exhausted. No
         design is proposed twice.
         """
-        if n < 1:
-            raise ValueError(f"n must be at least 1, got {n}")
+        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+            raise ValueError(f"n must be at least 1, got {n!r}")
         asked: list[Trial] = []
         while len(asked) < n and self._ledger.again:
             trial = self._ledger.again[0]
             # Written again, so that the file too has it pending.
             self._ledger.record(Record(trial.id, "ask", {"parameters": trial.parameters}))
             asked.append(self._ledger.again.popleft())
-        while len(asked) < n:
-            new = len(self._ledger.trials)
-            design, notes = self._search.propose(new, self._history())
-            if design is None:
-                break
-            self._ledger.record(
-                Record(new, "ask", {"parameters": self.space.parameters_of(design)}),
-                *(Record(new, "note", {"text": note}) for note in notes),
-            )
-            asked.append(self._ledger.trials[new])
-        return asked
+        if len(asked) == n:
+            return asked
+        first = len(self._ledger.trials)
+        proposal = self._method.propose(first, self.history(), n - len(asked))
+        records = [Record(first + k, "ask", self._asked(design)) for k, design in enumerate(proposal.designs)]
+        if records:
+            notes = [Record(first, "note", {"text": note}) for note in proposal.notes]
+            self._ledger.record(*records, *notes)
+        return [*asked, *self._ledger.trials[first:]]
+
+    def _asked(self, design: Design) -> dict[str, Json]:
+        row: dict[str, Json] = {"row": self.space.row(design)} if self.space.is_table else {}
+        return {"parameters": self.space.parameters_of(design), **row}
+
+    def attach(self, frame: pd.DataFrame) -> list[Trial]:
+        """Add trials that were measured elsewhere; all of them, or none where one is not acceptable.
+
+        They inform the search and do not count towards a budget.
+
+        Parameters
+        ----------
+        frame
+            Parameters and learnt objectives by name, as `frame` of a campaign returns them. With a
+            column ``state``, rows that are neither done, infeasible nor failed are passed over. Other
+            columns become metrics.
+
+        Raises
+        ------
+        ValueError
+            A column is missing, a row is not legal, or its design is there already.
+        """
+        first = len(self._ledger.trials)
+        seen = {design: k for k, design in enumerate(self._ledger.designs)}
+        records: list[Record] = []
+        for design, event in tables.rows_to_attach(self.space, self._outcomes, frame):
+            if design in seen:
+                named = self.space.parameters_of(design)
+                raise ValueError(f"designs must be attached once, got {named} again (trial {seen[design]})")
+            seen[design] = first + len(records)
+            records.append(Record(first + len(records), "attach", {**event, "versions": self._versions}))
+        if records:
+            self._ledger.record(*records)
+        return self._ledger.trials[first:]
 
     def start(self, trial: Trial) -> None:
         """Record that the evaluation of an asked trial begins."""
         self._ledger.record(Record(self._ledger.open(trial).id, "start", {}))
+
+    def release(self, trial: Trial) -> None:
+        """Hand out an open trial again before new ones: its evaluation was interrupted."""
+        self._ledger.release(trial)
 
     def tell(
         self,
@@ -173,47 +270,41 @@ class Campaign:
         *,
         metrics: Mapping[str, Json] | None = None,
         seconds: float | None = None,
+        cached: bool = False,
     ) -> None:
         """Record the result of a trial; when this returns, it is on disk.
 
         Parameters
         ----------
         values
-            Every learnt objective by name, and nothing else; known ones are computed here.
+            Every learnt objective and limited quantity by name, and nothing else; known objectives
+            are computed here.
         metrics
             Whatever else was measured, as JSON. Scalars become columns of `frame`.
         seconds
             Wall-clock time of the evaluation.
+        cached
+            The result was computed by an earlier campaign.
 
         Raises
         ------
         ValueError
-            An objective is missing, unknown, known, not finite, or not positive with log; a metric
-            is not JSON or bears another column's name; or the trial is not open.
+            A value is missing, unknown, known, not finite, or not in the domain of the objective's
+            transform; a metric is not JSON or bears another column's name; or the trial is not open.
         """
         open_trial = self._ledger.open(trial)
-        learnt = {objective.name for objective in self.objectives if objective.known is None}
-        for name in values:
-            if name not in learnt:
-                kind = "known, hence computed and not told" if name in self._names() else "not an objective"
-                raise ValueError(f"values must be of {', '.join(sorted(learnt))}; {name!r} is {kind}")
-        told: dict[str, float] = {}
-        for objective in self.objectives:
-            if objective.known is not None:
-                told[objective.name] = self._search.known(objective, self._ledger.designs[open_trial.id])
-            elif objective.name not in values:
-                raise ValueError(f"objective {objective.name} is missing in the values {dict(values)}")
-            else:
-                told[objective.name] = objective.check(values[objective.name])
+        found, limits, state = self._outcomes.measured(self._ledger.designs[open_trial.id], values)
         measured = dict(metrics or {})
-        taken = {*_COLUMNS, *self.space.names, *self._names()}
-        for name, metric in measured.items():
-            if not isinstance(name, str) or name in taken:
-                raise ValueError(f"a metric must have a name of its own as text, got {name!r}")
-            to_json(metric, f"metric {name}")
-        if seconds is not None and not (isfinite(seconds) and seconds >= 0):
-            raise ValueError(f"seconds must be finite and at least 0, got {seconds}")
-        payload = {"values": told, "metrics": measured, "seconds": seconds, "versions": self._versions}
+        self._outcomes.check_metrics(measured)
+        payload = {
+            "values": found,
+            "constraints": limits,
+            "state": state,
+            "metrics": measured,
+            "seconds": checked_seconds(seconds),
+            "versions": self._versions,
+            "cached": cached,
+        }
         self._ledger.record(Record(open_trial.id, "tell", payload))
 
     def fail(
@@ -244,131 +335,83 @@ class Campaign:
         if kind == "design":
             state = State.FAILED
         else:
-            state = State.PENDING if attempts <= MAX_RETRIES else State.ABANDONED
+            state = State.LOST if attempts <= MAX_RETRIES else State.ABANDONED
         payload = {
             "state": state,
             "kind": kind,
             "error": str(reason),
             "attempts": attempts,
-            "seconds": seconds,
+            "seconds": checked_seconds(seconds),
             "trace": trace,
             "versions": self._versions,
         }
         self._ledger.record(Record(open_trial.id, "fail", payload))
-        if state is State.PENDING:
-            self._ledger.again.append(open_trial)
+        if state is State.LOST:
+            self._ledger.release(open_trial)
 
     def run(
         self,
         evaluator: Evaluator,
+        executor: Executor | None = None,
         *,
-        budget: int,
+        budget: int | None = None,
         on_event: Callable[[Event], None] | None = None,
+        backoff: BackOff | None = None,
     ) -> None:
-        """Evaluate one design after the other until `budget` trials are finished.
+        """Evaluate designs until `budget` trials are finished, those before a resume included.
 
-        Finished is done or failed, trials from before a resume included. The run also ends when no
-        design is left.
+        The run also ends when no design is left. It goes on where an interrupted one stopped.
 
         Parameters
         ----------
         evaluator
-            Function of the parameters that returns the learnt objectives by name, or a pair of them
-            and metrics. What it raises is recorded as a failure of the design, an
-            `InfrastructureError` as one of the infrastructure. An interrupt is passed on, and the
-            trial is evaluated again on resuming.
+            Function of the parameters that returns the learnt objectives and limited quantities by
+            name, or a pair of them and metrics. What it raises is recorded as a failure of the
+            design, an `InfrastructureError` as one of the infrastructure. An interrupt is passed
+            on, and the trial is evaluated again on resuming.
+        executor
+            Where it runs, see `dse.executors`; by default in this process, one after the other.
         budget
-            At least 0.
+            At least 0; by default the campaign's.
         on_event
             Called with `Asked`, `Started`, `Done` and `Failed`, after each is stored.
+        backoff
+            Waits before a trial is tried again that the infrastructure failed.
 
         Raises
         ------
-        RuntimeError
+        ValueError
+            No budget, or one that is not a number of trials.
+        InfrastructureDown
             The infrastructure failed three trials in a row, each with all its retries.
         """
-        if budget < 0:
-            raise ValueError(f"budget must be at least 0, got {budget}")
-
-        def emit(kind: type[Event], trial: Trial) -> None:
-            if on_event is not None:
-                on_event(kind(trial, self.finished, budget))
-
-        abandoned = 0
-        while self.finished < budget and (asked := self.ask()):
-            trial = asked[0]
-            try:
-                emit(Asked, trial)
-                self._evaluate(trial, evaluator, emit)
-            finally:
-                if trial.state in OPEN and trial not in self._ledger.again:  # interrupted
-                    self._ledger.again.appendleft(trial)
-            if trial.state in (State.DONE, State.FAILED):
-                abandoned = 0
-            abandoned += trial.state is State.ABANDONED
-            if abandoned == _MAX_ABANDONED:
-                raise RuntimeError(
-                    f"the infrastructure failed {abandoned} trials in a row, {MAX_RETRIES + 1} times each; "
-                    f"the last error: {trial.error}"
-                )
-
-    def _evaluate(
-        self, trial: Trial, evaluator: Evaluator, emit: Callable[[type[Event], Trial], None]
-    ) -> None:
-        self.start(trial)
-        emit(Started, trial)
-        begin = time.perf_counter()
-        try:
-            result = evaluator(dict(trial.parameters))
-            seconds = time.perf_counter() - begin
-            values, metrics = result if isinstance(result, tuple) else (result, None)
-            if not isinstance(values, Mapping):
-                raise TypeError(f"an evaluator must return values by objective name, got {values!r}")
-            self.tell(trial, values, metrics=metrics, seconds=seconds)
-        except Exception as error:
-            self.fail(
-                trial,
-                f"{type(error).__name__}: {error}",
-                "infrastructure" if isinstance(error, InfrastructureError) else "design",
-                seconds=time.perf_counter() - begin,
-                trace=traceback.format_exc(),
+        wanted = self.budget if budget is None else checked_budget(budget)
+        if wanted is None:
+            raise ValueError("budget must be a number of trials, of the campaign or of the run; got none")
+        with InProcess() as here:
+            run_all(
+                self,
+                evaluator,
+                executor or here,
+                budget=wanted,
+                on_event=on_event,
+                backoff=backoff or BackOff(),
             )
-        emit(Done if trial.state is State.DONE else Failed, trial)
 
     def frame(self) -> pd.DataFrame:
-        """One row per trial: id, state, parameters, objectives, scalar metrics, seconds, error."""
-        import pandas as pd
-
-        metrics = dict.fromkeys(
-            name
-            for trial in self._ledger.trials
-            for name, value in trial.metrics.items()
-            if isinstance(value, str | int | float | None)
-        )
-        columns = ["id", "state", *self.space.names, *self._names(), *metrics, "seconds", "error"]
-        rows = [
-            {
-                "id": trial.id,
-                "state": str(trial.state),
-                **trial.parameters,
-                **trial.values,
-                **{name: trial.metrics.get(name) for name in metrics},
-                "seconds": trial.seconds,
-                "error": trial.error,
-            }
-            for trial in self._ledger.trials
-        ]
-        return pd.DataFrame(rows, columns=columns)
+        """One row per trial: id, state, parameters, objectives, limits, scalar metrics, seconds, error."""
+        return tables.frame(self.space, self._outcomes, self._ledger.trials)
 
     def pareto(self) -> pd.DataFrame:
         """Rows of `frame` that are done and not dominated, by ascending first objective."""
-        frame = self.frame()
-        done, costs = self._done()
-        front = [trial.id for trial, best in zip(done, non_dominated(costs), strict=True) if best]
-        return frame.loc[front].sort_values(self.objectives[0].name, kind="stable", ignore_index=True)
+        done = self._of(State.DONE)
+        best = non_dominated(self._outcomes.costs(done))
+        front = [trial.id for trial, is_best in zip(done, best, strict=True) if is_best]
+        rows = self.frame().loc[front]
+        return rows.sort_values(self.objectives[0].name, kind="stable", ignore_index=True)
 
     def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
-        """Hypervolume of the done trials, with log objectives in log10; 0 without any.
+        """Hypervolume of the done trials, on the scale of each objective's transform; 0 without any.
 
         Parameters
         ----------
@@ -376,61 +419,93 @@ class Campaign:
             Worst value of interest of every objective. Without it, the threshold, or the worst value
             so far plus 10 % of the range: this moves, so give a fixed one to compare.
         """
-        _, costs = self._done()
-        if reference is not None and sorted(reference) != sorted(self._names()):
-            raise ValueError(f"reference must have {', '.join(self._names())}, got {', '.join(reference)}")
+        names = self._outcomes.names
+        if reference is not None and sorted(reference) != sorted(names):
+            raise ValueError(f"reference must have {', '.join(names)}, got {', '.join(reference)}")
+        costs = self._outcomes.costs(self._of(State.DONE))
         if reference is not None:
-            corner = np.array(
-                [
-                    objective.cost(np.array([objective.check(reference[objective.name])]))[0]
-                    for objective in self.objectives
-                ]
-            )
+            corner = np.array([o.cost(np.array([o.check(reference[o.name])]))[0] for o in self.objectives])
         elif len(costs):
-            corner = reference_point(costs, self.objectives)
+            corner = reference_point(costs, self._outcomes.thresholds)
         else:
             return 0.0
         return hypervolume(costs, corner)
 
-    def _names(self) -> list[str]:
-        return [objective.name for objective in self.objectives]
+    def predict(self, frame: pd.DataFrame) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+        """Predict the learnt objectives of designs, from all that is known by now.
 
-    def _done(self) -> tuple[list[Trial], Float[np.ndarray, "n m"]]:
-        done = [trial for trial in self._ledger.trials if trial.state is State.DONE]
-        costs = [
-            objective.cost(np.array([trial.values[objective.name] for trial in done]))
-            for objective in self.objectives
-        ]
-        return done, np.column_stack(costs)
+        The models are those of active learning, whatever the method of the campaign is.
 
-    def _history(self) -> History:
-        done, costs = self._done()
+        Parameters
+        ----------
+        frame
+            One design per row, parameters as columns; others are passed over. Of a table, its rows.
+
+        Returns
+        -------
+        Central estimate and standard deviation of a measurement, in the units that are told: (n,) each
+        for one learnt objective, (n, m) for more, in their order. Where an objective is modelled in the
+        logarithm, the estimate is the median.
+
+        Raises
+        ------
+        ValueError
+            A design that the space does not have.
+        PredictionError
+            Too few results, or results that do not vary.
+        """
+        from dse.methods.active import predict
+
+        designs = tables.designs_of(self.space, frame)
+        mean, deviation = predict(self._learner, self.history(), designs)
+        return (mean[:, 0], deviation[:, 0]) if mean.shape[1] == 1 else (mean, deviation)
+
+    @cached_property
+    def _learner(self) -> ActiveLearning:
+        from dse.methods.active import ActiveLearning
+
+        if isinstance(self._method, ActiveLearning):
+            return self._method
+        return ActiveLearning(self.space, self.objectives, seed=self._seed, transfer=self._transfer)
+
+    @property
+    def prediction_report(self) -> tuple[str, ...]:
+        """How the models of `predict` came about, line by line: their weights, and what was transferred."""
+        models, notes = self._learner.models(self.history())
+        return (*(line for model in models for line in model.report), *notes)
+
+    def history(self) -> History:
+        """What a method may look at: the trials as plain arrays."""
+        measured = self._of(State.DONE, State.INFEASIBLE)
+        designs = self._ledger.designs
+
+        def of(trials: Sequence[Trial]) -> list[Design]:
+            return [designs[trial.id] for trial in trials]
+
+        seconds = [np.nan if trial.seconds is None else trial.seconds for trial in measured]
         return History(
-            done=[self._ledger.designs[trial.id] for trial in done],
-            costs=costs,
-            pending=[self._ledger.designs[trial.id] for trial in self._ledger.trials if trial.state in OPEN],
-            asked=set(self._ledger.designs),
+            done=of(measured),
+            costs=self._outcomes.costs(measured),
+            constraints=self._outcomes.excess(measured),
+            failed=of(self._of(State.FAILED)),
+            pending=of(self._of(*OPEN)),
+            asked=designs,
+            seconds=np.array(seconds, dtype=np.float64),
         )
 
+    def _of(self, *states: State) -> list[Trial]:
+        return [trial for trial in self._ledger.trials if trial.state in states]
 
-def _check(space: Space, objectives: Sequence[Objective], *, seed: int, method: str, initial: int) -> None:
-    if not objectives:
-        raise ValueError("a campaign must have at least one objective, got none")
-    names = [objective.name for objective in objectives]
-    for index, name in enumerate(names):
-        if name in names[:index] or name in space.names or name in _COLUMNS:
-            raise ValueError(f"objective names must be distinct and no parameter's or column's, got {name!r}")
-    if reserved := [name for name in space.names if name in _COLUMNS]:
-        raise ValueError(f"parameter names must not be {', '.join(_COLUMNS)}, got {reserved[0]!r}")
-    for objective in objectives:
-        for name in objective.inputs or ():
-            if name not in space.names:
-                raise ValueError(
-                    f"inputs of {objective.name} must be among {', '.join(space.names)}, got {name!r}"
-                )
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be an integer in 0..2**63 - 1, got {seed!r}")
-    if method not in ("auto", *METHODS):
-        raise ValueError(f"method must be one of auto, {', '.join(METHODS)}, got {method!r}")
-    if initial < 1:
-        raise ValueError(f"initial must be at least 1, got {initial}")
+
+def checked_budget(budget: Any) -> int:
+    """`budget` as a number of trials, or ``ValueError``."""
+    if isinstance(budget, bool) or not isinstance(budget, int) or budget < 0:
+        raise ValueError(f"budget must be at least 0, got {budget!r}")
+    return budget
+
+
+def checked_seconds(seconds: float | None) -> float | None:
+    """`seconds`, or ``ValueError`` where it is no duration."""
+    if seconds is not None and not (np.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f"seconds must be finite and at least 0, got {seconds}")
+    return seconds

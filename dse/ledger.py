@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
-from dse.space import Design, Space
-from dse.store import Record, Store
-from dse.trial import Json, State, Trial
-
-OPEN = (State.PENDING, State.RUNNING)
+from dse.space import Design, Space, Value
+from dse.store import Record, Store, StoreError, Upgrade
+from dse.trial import OPEN, Json, State, Trial
 
 
 class Ledger:
@@ -19,29 +18,56 @@ class Ledger:
     ----------
     path
         File that keeps the events, and from which the trials are rebuilt; ``None`` for memory only.
-    identity, versions
+    identity, versions, upgrade
         As `Store` takes them.
 
     Attributes
     ----------
     again
-        Pending trials to hand out before new ones: interrupted, or failed by the infrastructure.
+        Open trials to hand out before new ones: interrupted, or lost by the infrastructure.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read, or its events contradict each other.
     """
 
     def __init__(
-        self, space: Space, path: str | Path | None, *, identity: dict[str, Json], versions: Json
+        self,
+        space: Space,
+        path: str | Path | None,
+        *,
+        identity: dict[str, Json],
+        versions: Json,
+        upgrade: Upgrade | None = None,
     ) -> None:
         self._space = space
         self.trials: list[Trial] = []
         self.designs: list[Design] = []
         self.notes: list[tuple[int, str]] = []
-        self._store = None if path is None else Store(path, identity=identity, versions=versions)
-        if self._store is not None:
-            for record in self._store.records():
-                self._apply(record)
-        self.again = deque(trial for trial in self.trials if trial.state in OPEN)
+        self.again: deque[Trial] = deque()
+        self._store: Store | None = None
+        if path is not None:
+            self._store = Store(path, identity=identity, versions=versions, upgrade=upgrade)
+            try:
+                self._replay(self._store)
+            except BaseException:
+                self._store.close()
+                raise
+        self.again.extend(trial for trial in self.trials if trial.state in OPEN)
         for trial in self.again:
-            trial.state = State.PENDING
+            if trial.state is State.RUNNING:  # by a process that is gone
+                trial.state = State.PENDING
+
+    def _replay(self, store: Store) -> None:
+        for record in store.records():
+            try:
+                self._apply(record)
+            except (LookupError, TypeError, ValueError) as error:
+                reason = str(error).replace("\n", " ")
+                raise StoreError(
+                    f"{store.path}: event {record.kind} of trial {record.trial} does not fit: {reason}"
+                ) from error
 
     def close(self) -> None:
         """Release the file."""
@@ -63,24 +89,42 @@ class Ledger:
             raise ValueError(f"trial {trial.id} must be pending or running, got {trial.state}")
         return trial
 
+    def release(self, trial: Trial) -> None:
+        """Hand an open trial out again before new ones: its evaluation was interrupted."""
+        if self.open(trial) not in self.again:
+            self.again.append(trial)
+            self.again = deque(sorted(self.again, key=lambda waiting: waiting.id))
+
     def _apply(self, record: Record) -> None:
         """Change the state by one event: the only place, live and on resuming."""
         payload = record.payload
         if record.kind == "note":
             self.notes.append((record.trial, payload["text"]))
             return
-        if record.kind == "ask" and record.trial == len(self.trials):
-            self.designs.append(self._space.design(payload["parameters"]))
-            self.trials.append(Trial(record.trial, dict(payload["parameters"])))
+        if record.kind in ("ask", "attach") and record.trial == len(self.trials):
+            parameters = {name: _plain(value) for name, value in payload["parameters"].items()}
+            self.designs.append(self._space.design(parameters))
+            self.trials.append(Trial(record.trial, parameters, row=payload.get("row")))
         trial = self.trials[record.trial]
         if record.kind == "ask":
             trial.state = State.PENDING
         elif record.kind == "start":
             trial.state = State.RUNNING
-        elif record.kind == "tell":
-            trial.state, trial.error = State.DONE, None
-            trial.values, trial.metrics = dict(payload["values"]), dict(payload["metrics"])
-            trial.seconds = payload["seconds"]
         else:
-            trial.state, trial.error = State(payload["state"]), payload["error"]
-            trial.attempts, trial.seconds = payload["attempts"], payload["seconds"]
+            trial.attached = record.kind == "attach"
+            self._finish(trial, payload, State(payload.get("state", State.DONE)))
+
+    def _finish(self, trial: Trial, payload: Mapping[str, Json], state: State) -> None:
+        trial.state, trial.error, trial.seconds = state, payload.get("error"), payload.get("seconds")
+        trial.attempts = payload.get("attempts", trial.attempts)
+        trial.values, trial.metrics = dict(payload.get("values") or {}), dict(payload.get("metrics") or {})
+        trial.constraints = dict(payload.get("constraints") or {})
+        trial.cached = bool(payload.get("cached", False))
+        if state not in OPEN and trial in self.again:  # a late result of a lost trial
+            self.again.remove(trial)
+
+
+def _plain(value: Json) -> Value:
+    """Return a parameter's value as designs hold it: JSON has no tuples, so permutations come as lists."""
+    plain: Value = tuple(value) if isinstance(value, list) else value
+    return plain

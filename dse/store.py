@@ -1,7 +1,8 @@
 """A campaign on disk: one SQLite file of append-only events, written by one process.
 
 Whoever opens the file finds the view `evaluations`, one row per trial. State is always rebuilt from
-the table `events`, so a process that is killed loses nothing it had told.
+the table `events`, so a process that is killed loses nothing it had told. Keep the file on a local
+disk: on network file systems neither SQLite's log nor the lock is dependable.
 """
 
 from __future__ import annotations
@@ -9,55 +10,25 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeAlias
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
+from dse._schema import CREATE, MIGRATIONS, SCHEMA_VERSION
 from dse.trial import Json
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    trial INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('ask', 'start', 'tell', 'fail', 'note')),
-    time TEXT NOT NULL,
-    payload TEXT NOT NULL CHECK (json_valid(payload))
-);
-CREATE INDEX events_of_trial ON events (trial, id);
-CREATE TRIGGER events_are_kept BEFORE DELETE ON events
-BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
-CREATE TRIGGER events_are_final BEFORE UPDATE ON events
-BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
-CREATE VIEW evaluations AS
-SELECT
-    last.trial AS trial,
-    CASE last.kind
-        WHEN 'ask' THEN 'pending' WHEN 'start' THEN 'running' WHEN 'tell' THEN 'done'
-        ELSE json_extract(last.payload, '$.state')
-    END AS state,
-    (SELECT json_extract(payload, '$.parameters') FROM events
-     WHERE trial = last.trial AND kind = 'ask' ORDER BY id LIMIT 1) AS parameters,
-    json_extract(last.payload, '$.values') AS "values",
-    json_extract(last.payload, '$.metrics') AS metrics,
-    json_extract(last.payload, '$.error') AS error,
-    json_extract(last.payload, '$.seconds') AS seconds,
-    (SELECT json_extract(value, '$') FROM meta WHERE key = 'seed') AS seed,
-    json_extract(last.payload, '$.versions') AS versions
-FROM events AS last
-WHERE last.id = (SELECT MAX(id) FROM events WHERE trial = last.trial AND kind <> 'note')
-ORDER BY last.trial;
-"""
+# From the identity in a file of an older schema version to what the same campaign says of itself today.
+Upgrade: TypeAlias = Callable[[int, dict[str, Json]], Mapping[str, Json]]
 
 
 class StoreError(RuntimeError):
-    """The file is not a campaign store that this version can read."""
+    """The file is not a campaign store that this version can read, or it cannot be written."""
 
 
 class StoreMismatch(StoreError):  # noqa: N818  a public name
@@ -70,7 +41,7 @@ class CampaignLocked(StoreError):  # noqa: N818  a public name
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event: its trial, its kind (ask, start, tell, fail, note) and its JSON payload."""
+    """One event: its trial, its kind (ask, start, tell, fail, note, attach) and its JSON payload."""
 
     trial: int
     kind: str
@@ -120,6 +91,15 @@ class Store:
         What makes it the same campaign: every key is compared with the file's.
     versions
         Of the software, kept for the record and not compared.
+    upgrade
+        Called with the schema version and the identity of an older file; returns the identity as the
+        same campaign states it today, which is then compared, and kept. A file of an older version is
+        rewritten in one transaction, or left as it is.
+
+    Attributes
+    ----------
+    meta
+        What the file says of the campaign: identity, ``versions``, ``created``, ``schema_version``.
 
     Raises
     ------
@@ -127,30 +107,49 @@ class Store:
         Before anything is written.
     """
 
-    def __init__(self, path: str | Path, *, identity: Mapping[str, Json], versions: Json = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        identity: Mapping[str, Json],
+        versions: Json = None,
+        upgrade: Upgrade | None = None,
+    ) -> None:
         self.path = Path(path)
+        self.meta: dict[str, Json] = {}
         if self.path.is_dir():
             raise StoreError(f"a store must be a file, got the folder {self.path}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._pid = Path(f"{self.path}.pid")
         self._lock = FileLock(f"{self.path}.lock")
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise CampaignLocked(f"{self.path} is in use by {self._holder()}") from None
+        except (OSError, NotImplementedError) as error:
+            raise self._unwritable(error) from None
         try:
             self._pid.write_text(f"{os.getpid()}\n")
+            # A file that cannot be written is refused here, not at the first result.
+            with self.path.open("ab"):
+                pass
             self._connection = sqlite3.connect(self.path, isolation_level=None)
             try:
-                self._open({**identity}, versions)
+                self._open({**identity}, versions, upgrade)
             except BaseException:
                 self._connection.close()
                 raise
         except BaseException as error:
             self._unlock()
+            if isinstance(error, sqlite3.OperationalError | OSError):
+                raise self._unwritable(error) from None
             if isinstance(error, sqlite3.DatabaseError):
                 raise StoreError(f"{self.path} is not a campaign store: {error}") from None
             raise
+
+    def _unwritable(self, error: Exception) -> StoreError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return StoreError(f"{self.path} cannot be written: {reason}; what it held before is untouched")
 
     def _holder(self) -> str:
         try:
@@ -158,54 +157,81 @@ class Store:
         except (OSError, ValueError):  # between its lock and its pid, or just gone
             return "another process"
 
-    def _open(self, identity: dict[str, Json], versions: Json) -> None:
-        tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_master")}
-        if tables:
-            self._compare(tables, json.loads(to_json(identity, "the description of a campaign")))
+    def _open(self, identity: dict[str, Json], versions: Json, upgrade: Upgrade | None) -> None:
+        if is_new := not _tables(self._connection):
+            created = datetime.now(UTC).isoformat()
+            self.meta = {
+                "schema_version": SCHEMA_VERSION,
+                **identity,
+                "versions": versions,
+                "created": created,
+            }
+        else:
+            given = json.loads(to_json(identity, "the description of a campaign"))
+            self.meta, version = self._compare(given, upgrade)
+        rows = [(key, to_json(value, key)) for key, value in self.meta.items()]
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
-        if not tables:
-            created = datetime.now(UTC).isoformat()
-            meta = {"schema_version": SCHEMA_VERSION, **identity, "versions": versions, "created": created}
-            rows = [(key, to_json(value, key)) for key, value in meta.items()]
-            # One transaction: a file either is empty or is a complete store.
-            self._connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
-            self._connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            self._connection.execute("COMMIT")
+        # One transaction: a file is empty, or of the old version, or a complete store of this one.
+        if is_new:
+            self._transact([CREATE], rows)
+        elif version < SCHEMA_VERSION:
+            self._transact([MIGRATIONS[step] for step in range(version, SCHEMA_VERSION)], rows)
 
-    def _compare(self, tables: set[str], identity: dict[str, Json]) -> None:
-        if not {"meta", "events"} <= tables:
-            raise StoreError(f"{self.path} is not a campaign store: a database with other tables")
-        meta = {
-            key: json.loads(text) for key, text in self._connection.execute("SELECT key, value FROM meta")
-        }
-        version = meta.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise StoreError(f"{self.path} must have schema version {SCHEMA_VERSION}, got {version!r}")
-        stored = {key: meta[key] for key in identity if key in meta}
-        if difference := first_difference(stored, identity, ""):
+    def _transact(self, scripts: Sequence[str], meta: Sequence[tuple[str, str]]) -> None:
+        try:
+            self._connection.executescript("BEGIN IMMEDIATE;" + "".join(scripts))
+            self._connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _compare(self, identity: dict[str, Json], upgrade: Upgrade | None) -> tuple[dict[str, Json], int]:
+        """Meta data as it shall be, and the schema version of the file."""
+        meta = _meta(self._connection, self.path)
+        version: int = meta["schema_version"]
+        stored = {key: meta[key] for key in meta if key not in ("schema_version", "versions", "created")}
+        if version < SCHEMA_VERSION and upgrade is not None:
+            upgraded = upgrade(version, dict(stored))
+            stored = json.loads(to_json({**upgraded}, "an upgraded description"))
+        compared = {key: stored[key] for key in identity if key in stored}
+        if difference := first_difference(compared, identity, ""):
             raise StoreMismatch(f"{self.path} holds another campaign: {difference}")
+        return {**meta, **stored, "schema_version": SCHEMA_VERSION}, version
 
     def append(self, records: Sequence[Record]) -> None:
-        """Write events in one durable transaction."""
+        """Write events in one durable transaction: all of them are on disk afterwards, or none.
+
+        Raises
+        ------
+        StoreError
+            The disk is full, or the file cannot be written; it holds what it held before.
+        """
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         rows = [(r.trial, r.kind, time, to_json(r.payload, f"the {r.kind} of a trial")) for r in records]
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(
                 "INSERT INTO events (trial, kind, time, payload) VALUES (?, ?, ?, ?)", rows
             )
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.OperationalError):
+                raise self._unwritable(error) from None
             raise
-        self._connection.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        # On a full disk SQLite may have rolled back itself, or fail to: the log is then ignored by
+        # whoever opens the file next, since it lacks the commit.
+        with suppress(sqlite3.OperationalError):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def records(self) -> Iterator[Record]:
         """All events, oldest first."""
-        for trial, kind, payload in self._connection.execute(
-            "SELECT trial, kind, payload FROM events ORDER BY id"
-        ):
-            yield Record(trial, kind, json.loads(payload))
+        return _records(self._connection)
 
     def close(self) -> None:
         """Close the file and release the lock; closing twice is harmless."""
@@ -214,6 +240,55 @@ class Store:
 
     def _unlock(self) -> None:
         if self._lock.is_locked:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 self._pid.unlink()
             self._lock.release()
+
+
+def read_store(path: str | Path) -> tuple[dict[str, Json], list[Record]]:
+    """Meta data and events of a store, which is neither changed nor locked.
+
+    Works while a campaign writes the file, on files of every schema version up to this one, and in a
+    read-only folder.
+
+    Raises
+    ------
+    StoreError
+        No such file, not a store, or a newer one.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StoreError(f"a store must be a file, got {path}")
+    # Without a log beside it the file is complete; SQLite would want to create one all the same.
+    is_alone = not Path(f"{path}-wal").exists()
+    address = f"file:{quote(str(path.absolute()))}?mode=ro{'&immutable=1' if is_alone else ''}"
+    try:
+        connection = sqlite3.connect(address, uri=True, isolation_level=None)
+        try:
+            connection.execute("BEGIN")  # one moment for both
+            return _meta(connection, path), list(_records(connection))
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{path} cannot be read: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} is not a campaign store: {error}") from None
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+
+
+def _meta(connection: sqlite3.Connection, path: Path) -> dict[str, Json]:
+    if not {"meta", "events"} <= _tables(connection):
+        raise StoreError(f"{path} is not a campaign store: a database with other tables, or none")
+    meta = {key: json.loads(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+    version = meta.get("schema_version")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise StoreError(f"{path} must have schema version 1..{SCHEMA_VERSION}, got {version!r}")
+    return meta
+
+
+def _records(connection: sqlite3.Connection) -> Iterator[Record]:
+    for trial, kind, payload in connection.execute("SELECT trial, kind, payload FROM events ORDER BY id"):
+        yield Record(trial, kind, json.loads(payload))

@@ -11,14 +11,25 @@ from dse.space import Value
 Json: TypeAlias = Any  # a JSON value; recursive aliases help neither reader nor checker
 
 
+class InfrastructureError(Exception):
+    """Raised by an evaluator: the evaluation failed, but not because of the design."""
+
+
 class State(StrEnum):
     """Where a trial stands."""
 
     PENDING = "pending"  #: asked, and neither started nor finished
     RUNNING = "running"  #: being evaluated
     DONE = "done"  #: its values are known
+    INFEASIBLE = "infeasible"  #: its values are known, and break an outcome constraint
     FAILED = "failed"  #: the design cannot be evaluated, and is not proposed again
+    LOST = "lost"  #: the infrastructure failed; the trial is asked again
     ABANDONED = "abandoned"  #: the infrastructure failed too often; says nothing about the design
+
+
+OPEN = (State.PENDING, State.RUNNING, State.LOST)  #: no result yet, but one is waited for
+MEASURED = (State.DONE, State.INFEASIBLE)  #: the values are known
+FINISHED = (State.DONE, State.INFEASIBLE, State.FAILED)  #: what a budget counts
 
 
 @dataclass(slots=True, eq=False)
@@ -28,15 +39,23 @@ class Trial:
     Attributes
     ----------
     id
-        0, 1, 2, ... in the order of asking.
+        0, 1, 2, ... in the order of asking and attaching.
     parameters
         The design, by parameter name.
     values
-        By objective name, known ones included, once the trial is done.
+        By objective name, known ones included, once the trial is measured.
     metrics
         Whatever else the evaluator measured.
     attempts
         Infrastructure failures so far.
+    constraints
+        Measured values of the outcome constraints, by name.
+    row
+        Row of the design in the table that is searched; ``None`` in other spaces.
+    attached
+        The trial was measured elsewhere, and never asked.
+    cached
+        Its result was computed by an earlier campaign.
     """
 
     id: int
@@ -47,6 +66,10 @@ class Trial:
     error: str | None = None
     seconds: float | None = None
     attempts: int = 0
+    constraints: dict[str, float] = field(default_factory=dict)
+    row: int | None = None
+    attached: bool = False
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +79,7 @@ class Event:
     Attributes
     ----------
     finished, budget
-        Trials done or failed so far, those before a resume included, and how many are wanted.
+        Trials finished so far, those before a resume included, and how many are wanted.
     """
 
     trial: Trial

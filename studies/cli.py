@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from studies.campaigns.command import campaign, report, runs
 from studies.refusal import check_folder, refuse
 from studies.schedule.command import schedule
 
@@ -20,55 +21,8 @@ def main() -> None:
     """From bits to Pareto fronts: low-precision training, accelerator cost, schedules and search."""
 
 
-main.add_command(schedule)
-
-
-@main.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option(
-    "--run",
-    "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Run folder; runs/<name of CONFIG> by default. An interrupted run goes on there.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Processes that train replicates in parallel; results do not depend on it.",
-)
-def campaign(config: Path, folder: Path | None, workers: int) -> None:
-    """Search formats, accumulator and accelerator together.
-
-    CONFIG is a TOML file such as studies/configs/digits.toml. The run folder gets campaign.sqlite
-    (every evaluation), evaluations.parquet, config.toml and report.html.
-    """
-    from dse import CampaignLocked, StoreError
-    from studies.codesign.campaign import run
-    from studies.codesign.config import CampaignConfig
-    from studies.codesign.progress import Progress
-    from studies.codesign.report import write_report
-    from studies.config import ConfigError, load
-
-    folder = folder or Path("runs") / config.stem
-    try:
-        settings = load(config, CampaignConfig)
-        with Progress(settings) as progress:
-            try:
-                result = run(settings, folder, workers=workers, watcher=progress)
-                progress.stage("writing the report")
-                write_report(result, folder / "report.html")
-            except ConfigError as error:
-                raise ConfigError(f"{config}: {error}") from None
-        progress.finish(result, folder)
-    except (ConfigError, CampaignLocked, StoreError) as error:
-        refuse(str(error))
-    except OSError as error:
-        refuse(f"{folder}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        click.echo("\ninterrupted: nothing finished is lost, the same command goes on", err=True)
-        sys.exit(130)
+for command in (campaign, runs, report, schedule):
+    main.add_command(command)
 
 
 @main.command()

@@ -103,7 +103,7 @@ def objectives_of(config: CampaignConfig, pricing: Pricing) -> list[Objective]:
         Objective(
             name,
             unit=_UNITS.get(name, ""),
-            log=name != "test_error",
+            transform="none" if name == "test_error" else "log",
             known=costs.get(name),
             inputs=NUMERICS if name in LEARNT else None,
             threshold=thresholds.get(name),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import AfterValidator, Field, model_validator
 
 from accel import offchip_memory
+from dse.methods import METHODS
 from numerics import FloatFormat, Rounding
-from studies.config import Choices, Table, distinct, parsed
+from studies.config import Choices, ConfigError, Table, distinct, parsed
 from studies.tasks import TASKS
 
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
@@ -17,7 +19,16 @@ FloatText: TypeAlias = Annotated[str, AfterValidator(parsed(FloatFormat.parse))]
 RoundingText: TypeAlias = Annotated[str, AfterValidator(parsed(Rounding.parse))]
 Dataflow: TypeAlias = Literal["os", "ws", "is"]
 
+#: Methods of search; active learning for prediction is none.
+SEARCH_METHODS = tuple(name for name in METHODS if name != "predict")
+
 ObjectiveName: TypeAlias = Literal["training_loss", "test_error", "energy_pj", "cycles", "area_um2"]
+
+
+def _search_method(name: str) -> str:
+    if name not in SEARCH_METHODS:
+        raise ValueError(f"must be one of {', '.join(SEARCH_METHODS)}, got {name!r}")
+    return name
 
 
 def _known_task(name: str) -> str:
@@ -82,7 +93,7 @@ class SearchTable(Table):
     by default that of a network that guesses.
     """
 
-    method: Literal["auto", "qlognehvi", "sobol", "random"] = "auto"
+    method: Annotated[str, AfterValidator(_search_method)] = "auto"
     initial: PositiveInt = 10
     objectives: Annotated[list[ObjectiveName], AfterValidator(distinct)] = Field(
         default=["training_loss", "energy_pj"]
@@ -108,3 +119,25 @@ class CampaignConfig(Table):
     design: Fixed
     limits: Limits = Limits()
     search: SearchTable = SearchTable()
+
+
+def changed(config: CampaignConfig, changes: Mapping[str, Any]) -> CampaignConfig:
+    """Return the configuration with another `method`, `seed` or `budget` of the command line.
+
+    Raises
+    ------
+    ConfigError
+        An unknown method.
+    """
+    update: dict[str, Any] = {}
+    if "method" in changes:
+        try:
+            method = _search_method(changes["method"])
+        except ValueError as error:
+            raise ConfigError(f"--method: {error}") from None
+        update["search"] = config.search.model_copy(update={"method": method})
+    if "seed" in changes:
+        update["seed"] = changes["seed"]
+    if "budget" in changes:
+        update["evaluations"] = changes["budget"]
+    return config.model_copy(update=update)

@@ -28,7 +28,7 @@ def evaluate(p):
     [
         ({"seed": -1}, "seed must be an integer in 0..2\\*\\*63 - 1, got -1"),
         ({"seed": True}, "seed must be an integer.*got True"),
-        ({"method": "genetic"}, "method must be one of auto, random, sobol, qlognehvi, got 'genetic'"),
+        ({"method": "genetic"}, "method must be one of random, sobol, .*, auto, got 'genetic'"),
         ({"initial": 0}, "initial must be at least 1, got 0"),
         ({"config": {"a": math.nan}}, "config must be JSON"),
     ],
@@ -114,7 +114,7 @@ def test_an_infrastructure_failure_is_retried_three_times_and_then_abandoned():
     (first,) = c.ask()
     for attempt in (1, 2, 3):
         c.fail(first, "no licence", kind="infrastructure")
-        assert (first.state, first.attempts) == ("pending", attempt)
+        assert (first.state, first.attempts) == ("lost", attempt)
         assert c.ask() == [first]
     c.fail(first, "no licence", kind="infrastructure")
     assert (first.state, first.attempts, c.finished) == ("abandoned", 4, 0)
@@ -190,7 +190,7 @@ def test_a_run_retries_infrastructure_errors():
         return evaluate(p)
 
     c = campaign()
-    c.run(evaluator, budget=1)
+    c.run(evaluator, budget=1, backoff=dse.BackOff(0.0))
     assert [(t.id, t.state, t.attempts) for t in c.trials] == [(0, "done", 2)]
 
 
@@ -200,7 +200,7 @@ def test_a_run_gives_up_when_three_trials_in_a_row_are_abandoned():
 
     c = campaign()
     with pytest.raises(RuntimeError, match=r"3 trials in a row, 4 times each.*server down"):
-        c.run(evaluator, budget=5)
+        c.run(evaluator, budget=5, backoff=dse.BackOff(0.0))
     assert [t.state for t in c.trials] == ["abandoned"] * 3
 
 
@@ -273,7 +273,7 @@ def test_the_front_of_a_fully_evaluated_space_is_found_by_hand():
 
 def test_hypervolume_works_in_log10_in_the_objectives_direction_and_at_the_threshold():
     wanted = [
-        dse.Objective("energy", log=True, threshold=1000.0),
+        dse.Objective("energy", transform="log", threshold=1000.0),
         dse.Objective("speed", minimize=False, threshold=2.0),
     ]
     c = dse.Campaign(space(), wanted, seed=0, method="sobol")

@@ -14,10 +14,10 @@ from dse import Objective
         (lambda: Objective("loss", inputs=()), r"inputs of loss must be a list of parameter names, got \(\)"),
         (lambda: Objective("loss", inputs="a"), "inputs of loss must be a list of parameter names, got 'a'"),
         (lambda: Objective("loss", threshold=math.inf), "threshold of loss must be finite, got inf"),
-        (lambda: Objective("loss", log=True, threshold=0), "threshold of loss must be positive"),
+        (lambda: Objective("loss", transform="log", threshold=0), "threshold of loss must be positive"),
         (lambda: Objective("loss").check(math.nan), "loss must be finite, got nan"),
         (lambda: Objective("loss").check("low"), "loss must be a number, got 'low'"),
-        (lambda: Objective("loss", log=True).check(-1), "loss must be positive.*got -1.0"),
+        (lambda: Objective("loss", transform="log").check(-1), "loss must be positive.*got -1.0"),
     ],
 )
 def test_a_bad_objective_or_value_is_named(make, message):
@@ -29,5 +29,5 @@ def test_costs_are_minimised_and_logarithmic_where_asked():
     values = np.array([0.1, 10.0])
     assert Objective("a").cost(values).tolist() == [0.1, 10.0]
     assert Objective("a", minimize=False).cost(values).tolist() == [-0.1, -10.0]
-    assert Objective("a", log=True).cost(values).tolist() == [-1.0, 1.0]
-    assert Objective("a", minimize=False, log=True).cost(values).tolist() == [1.0, -1.0]
+    assert Objective("a", transform="log").cost(values).tolist() == [-1.0, 1.0]
+    assert Objective("a", minimize=False, transform="log").cost(values).tolist() == [1.0, -1.0]

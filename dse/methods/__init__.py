@@ -1,0 +1,126 @@
+"""Methods by name: how a campaign chooses what to evaluate next.
+
+Every method is made from the same things and proposes from the same history, so that any campaign can be
+run again with another one by one word. A method's module, and what it needs, is imported when it is made.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from dse.methods.base import Method, Proposal, check
+from dse.objective import Objective
+from dse.space import Space
+
+__all__ = ["METHODS", "Method", "Proposal", "make"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a method lives: a class in a module, made with `method=name`; `needs` is (package, extra)."""
+
+    module: str
+    name: str
+    needs: tuple[str, str] | None = None
+    transfers: bool = False
+
+
+_ENTRIES = {
+    "random": _Entry("dse.methods.random", "RandomSearch"),
+    "sobol": _Entry("dse.methods.sobol", "SobolSearch"),
+    "nsga2": _Entry("dse.methods.evolutionary", "EvolutionarySearch"),
+    "tpe": _Entry("dse.methods.tpe", "TreeParzenSearch", ("optuna", "optuna")),
+    "qlognehvi": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True),
+    "qlognparego": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True),
+    "predict": _Entry("dse.methods.active", "ActiveLearning", transfers=True),
+    "auto": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True),
+}
+
+METHODS = tuple(_ENTRIES)  #: names that `make` takes
+
+
+def make(
+    name: str,
+    space: Space,
+    objectives: Sequence[Objective],
+    outcome_constraints: Sequence[Any] = (),
+    *,
+    seed: int,
+    initial: int | None = None,
+    transfer: Sequence[Any] = (),
+) -> Method:
+    """Method of a name, ready to propose.
+
+    Parameters
+    ----------
+    name
+        One of `METHODS`.
+    outcome_constraints
+        Bounds on measured quantities, in the order of the columns of `History.constraints`.
+    seed
+        Equal seeds and histories give equal proposals.
+    initial
+        Trials of a Sobol sequence with which the methods that learn begin; by default twice the number
+        of parameters plus two, within 5..20. Attached trials count.
+    transfer
+        Earlier campaigns to learn from. A method that learns no model says in a note that it does not.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, no objective, or a seed or `initial` out of range.
+    ModuleNotFoundError
+        The method needs an extra that is not installed; the message says which.
+
+    Examples
+    --------
+    >>> from dse import Objective, Ordinal, Space
+    >>> from dse.history import History
+    >>> method = make("random", Space([Ordinal("x", range(10))]), [Objective("loss")], seed=0)
+    >>> len(method.propose(0, History.empty(1), 3).designs)
+    3
+    """
+    if name not in _ENTRIES:
+        close = difflib.get_close_matches(str(name), METHODS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
+    check(objectives, seed=seed, initial=initial)
+    entry = _ENTRIES[name]
+    try:
+        factory = getattr(import_module(entry.module), entry.name)
+        method: Method = factory(
+            space,
+            tuple(objectives),
+            tuple(outcome_constraints),
+            method=name,
+            seed=seed,
+            initial=initial,
+            **({"transfer": tuple(transfer)} if entry.transfers else {}),
+        )
+    except ModuleNotFoundError as error:
+        if entry.needs is None or error.name is None or error.name.partition(".")[0] != entry.needs[0]:
+            raise
+        package, extra = entry.needs
+        raise ModuleNotFoundError(
+            f"method {name} needs {package}, which is not installed: pip install 'bitfront[{extra}]'",
+            name=package,
+        ) from None
+    return _WithoutTransfer(method, name) if transfer and not entry.transfers else method
+
+
+class _WithoutTransfer:
+    """A method that cannot learn from earlier campaigns, and says so once."""
+
+    def __init__(self, method: Method, name: str) -> None:
+        self._method = method
+        self._note = f"{name} learns no model, so nothing is transferred from other campaigns"
+
+    def propose(self, number: int, history: Any, n: int) -> Proposal:
+        proposal = self._method.propose(number, history, n)
+        if number > 0 and history.asked:
+            return proposal
+        return Proposal(proposal.designs, (self._note, *proposal.notes))

@@ -1,0 +1,294 @@
+"""Run folders, read without touching them: what was searched, every trial, and how far it came.
+
+Only the description and the events in the store are used, so that a folder can be read whatever
+evaluated it, while the campaign runs, and without the data or the program of the problem.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dse.metrics import hypervolume, non_dominated
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STORE = "campaign.sqlite"
+_NEWEST = 2  # schema version of the stores that can be read
+_MARGIN = 0.1  # of the reference point beyond the worst value, as a share of the range
+
+
+class RunError(ValueError):
+    """A folder that holds no campaign that can be read; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An objective as the store describes it."""
+
+    name: str
+    minimize: bool
+    unit: str
+    threshold: float | None
+    known: bool
+    transform: str
+
+    @property
+    def label(self) -> str:
+        """Name with unit, for axes."""
+        return f"{self.name}, {self.unit}" if self.unit else self.name
+
+    def costs(self, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Values as the search compares them, (n,): minimised, transformed."""
+        if self.transform == "log":
+            values = np.log10(values)
+        elif self.transform == "logit":
+            values = np.log(values / (1 - values))
+        return values if self.minimize else -values
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A campaign as it stands in its folder.
+
+    Attributes
+    ----------
+    parameters
+        Their descriptions, in order.
+    outcomes
+        Names of the outcome constraints.
+    frame
+        One row per trial: id, state, parameters, objectives, outcome constraints, scalar metrics,
+        seconds, error, attached.
+    changed
+        When the last event was written, ISO 8601 in UTC; empty before the first.
+    """
+
+    folder: Path
+    method: str
+    seed: int
+    initial: int | None
+    parameters: tuple[dict[str, Any], ...]
+    objectives: tuple[Wanted, ...]
+    outcomes: tuple[str, ...]
+    frame: pd.DataFrame
+    notes: tuple[tuple[int, str], ...]
+    created: str
+    changed: str
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.resolve().name
+
+    @property
+    def names(self) -> list[str]:
+        """Parameter names."""
+        return [parameter["name"] for parameter in self.parameters]
+
+    @property
+    def states(self) -> Counter[str]:
+        """Number of trials by state."""
+        return Counter(self.frame["state"])
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """Rows of the trials whose values are known and within the outcome constraints."""
+        return self.frame[self.frame["state"] == "done"]
+
+    @property
+    def costs(self) -> Float[np.ndarray, "n m"]:
+        """Objectives of `done`, minimised and transformed."""
+        columns = [
+            wanted.costs(self.done[wanted.name].to_numpy(dtype=np.float64)) for wanted in self.objectives
+        ]
+        return np.column_stack(columns)
+
+    @property
+    def on_front(self) -> Bool[np.ndarray, " n"]:
+        """Which rows of `done` no other one dominates."""
+        best: Bool[np.ndarray, " n"] = non_dominated(self.costs)
+        return best
+
+    def reference(self) -> Float[np.ndarray, " m"]:
+        """Reference point in costs: the threshold, or the worst value plus 10 % of the range."""
+        costs = self.costs
+        worst: Float[np.ndarray, " m"] = costs.max(axis=0) + _MARGIN * np.ptp(costs, axis=0)
+        for index, wanted in enumerate(self.objectives):
+            if wanted.threshold is not None:
+                worst[index] = wanted.costs(np.array([wanted.threshold]))[0]
+        return worst
+
+    def hypervolumes(self) -> Float[np.ndarray, " n"]:
+        """Share of the box from the ideal to the reference point that each first k of `done` dominate."""
+        costs = self.costs
+        if len(costs) == 0:
+            return np.empty(0)
+        corner = self.reference()
+        width = corner - costs.min(axis=0)
+        if (width <= 0).any():
+            return np.zeros(len(costs))
+        scaled = (costs - costs.min(axis=0)) / width
+        found = np.empty(len(scaled))
+        front: Float[np.ndarray, "k m"] = scaled[:0]
+        for index, row in enumerate(scaled):
+            if not (front <= row).all(axis=1).any():
+                front = np.vstack([front[~(row <= front).all(axis=1)], row])
+            found[index] = hypervolume(front, np.ones(scaled.shape[1]))
+        return found
+
+
+def read_run(folder: Path) -> Run:
+    """Read the campaign of a folder, or of a store.
+
+    Raises
+    ------
+    RunError
+        There is none, it is damaged, or a newer version wrote it.
+    """
+    store = folder / STORE if folder.is_dir() else folder
+    if not store.is_file():
+        raise RunError(f"{folder}: holds no campaign, there is no {STORE}")
+    try:
+        with closing(_connect(store)) as connection:
+            meta = {key: json.loads(text) for key, text in connection.execute("SELECT key, value FROM meta")}
+            version = meta.get("schema_version")
+            if not isinstance(version, int) or not 1 <= version <= _NEWEST:
+                raise RunError(f"{store}: must have schema version 1..{_NEWEST}, got {version!r}")
+            rows = _rows(connection)
+            notes = tuple(
+                (int(trial), str(json.loads(payload).get("text", "")))
+                for trial, payload in connection.execute(
+                    "SELECT trial, payload FROM events WHERE kind = 'note' ORDER BY id"
+                )
+            )
+            (changed,) = connection.execute("SELECT coalesce(max(time), '') FROM events").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise RunError(f"{store}: is not a campaign store: {error}") from None
+    try:
+        return _run(folder if folder.is_dir() else folder.parent, meta, rows, notes, changed)
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{store}: is not a campaign store: {error} is missing in its description") from None
+
+
+def _connect(store: Path) -> sqlite3.Connection:
+    """Open a file read-only, in a folder that cannot be written too."""
+    uri = store.resolve().as_uri()
+    try:
+        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True)
+        connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.OperationalError:
+        # Its write-ahead log cannot be shared there, so nobody can be writing it either.
+        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
+    return connection
+
+
+def _rows(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+    cursor = connection.execute("SELECT * FROM evaluations ORDER BY trial")
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, row, strict=True)) for row in cursor]
+
+
+def _run(
+    folder: Path,
+    meta: dict[str, Any],
+    rows: list[dict[str, Any]],
+    notes: tuple[tuple[int, str], ...],
+    changed: str,
+) -> Run:
+    objectives = tuple(_wanted(description) for description in meta["objectives"])
+    outcomes = tuple(entry["name"] for entry in meta.get("outcome_constraints") or ())
+    parameters = tuple(meta["space"]["parameters"])
+    return Run(
+        folder=folder,
+        method=str(meta["method"]),
+        seed=int(meta["seed"]),
+        initial=meta.get("initial"),
+        parameters=parameters,
+        objectives=objectives,
+        outcomes=outcomes,
+        frame=_frame(
+            rows, [p["name"] for p in parameters], [wanted.name for wanted in objectives], list(outcomes)
+        ),
+        notes=notes,
+        created=str(meta.get("created", "")),
+        changed=changed,
+    )
+
+
+def _wanted(description: dict[str, Any]) -> Wanted:
+    # Version 1 said log=true for what is a transform since.
+    transform = description.get("transform") or ("log" if description.get("log") else "none")
+    return Wanted(
+        name=description["name"],
+        minimize=description["minimize"],
+        unit=description.get("unit", ""),
+        threshold=description.get("threshold"),
+        known=bool(description.get("known")),
+        transform=transform,
+    )
+
+
+def _frame(
+    rows: list[dict[str, Any]], names: list[str], objectives: list[str], outcomes: list[str]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    table, extra = [], dict[str, None]()
+    for row in rows:
+        metrics = {
+            key: value
+            for key, value in _object(row.get("metrics")).items()
+            if isinstance(value, str | int | float)
+        }
+        extra |= dict.fromkeys(metrics)
+        table.append(
+            metrics
+            | _object(row["parameters"])
+            | _object(row.get("constraints"))
+            | _object(row.get("values"))
+            | {
+                "id": row["trial"],
+                "state": row["state"],
+                "seconds": row.get("seconds"),
+                "error": row.get("error"),
+                "attached": bool(row.get("attached", 0)),
+            }
+        )
+    fixed = ["id", "state", *names, *objectives, *(name for name in outcomes if name not in objectives)]
+    metrics_columns = [name for name in extra if name not in fixed]
+    frame = pd.DataFrame(table, columns=[*fixed, *metrics_columns, "seconds", "error", "attached"])
+    for name in (*objectives, *outcomes):
+        frame[name] = pd.to_numeric(frame[name])
+    return frame
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    found = json.loads(text) if text else None
+    return found if isinstance(found, dict) else {}
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Run folders in a folder and one level below it, or the folder itself, by name.
+
+    Raises
+    ------
+    RunError
+        There is no such folder.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder")
+    candidates: Sequence[Path] = [folder, *sorted(folder.iterdir())]
+    for candidate in candidates:
+        if candidate.is_dir() and (candidate / STORE).is_file():
+            yield candidate
