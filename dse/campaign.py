@@ -234,8 +234,8 @@ class Campaign:
         ----------
         frame
             Parameters and learnt objectives by name, as `frame` of a campaign returns them. With a
-            column ``state``, rows that are neither done, infeasible nor failed are passed over. Other
-            columns become metrics.
+            column ``state`` (``trial_state`` where that is a name of the problem), rows that are neither
+            done, infeasible nor failed are passed over. Other columns become metrics.
 
         Raises
         ------
@@ -399,7 +399,11 @@ class Campaign:
             )
 
     def frame(self) -> pd.DataFrame:
-        """One row per trial: id, state, parameters, objectives, limits, scalar metrics, seconds, error."""
+        """One row per trial: id, state, parameters, objectives, limits, scalar metrics, seconds, error.
+
+        Where a parameter or an outcome is called as one of the campaign's own columns, that one's name
+        begins with ``trial_``.
+        """
         return tables.frame(self.space, self._outcomes, self._ledger.trials)
 
     def pareto(self) -> pd.DataFrame:

@@ -13,8 +13,8 @@ from dse.space import Design, Space, Value
 from dse.store import to_json
 from dse.trial import Json, State, Trial
 
-#: Columns of a campaign's table that no parameter, objective or metric may be called.
-COLUMNS = ("id", "state", "seconds", "error")
+#: What a campaign's table says of a trial besides parameters and outcomes.
+OWN = ("id", "state", "seconds", "error")
 
 
 class Outcomes:
@@ -41,6 +41,9 @@ class Outcomes:
         self.limited = tuple(dict.fromkeys(c.name for c in self.constraints if c.name not in self.names))
         learnt = tuple(objective.name for objective in self.objectives if objective.known is None)
         self.told = (*learnt, *self.limited)
+        taken = {*space.names, *self.names, *self.limited}
+        #: Column of each of `OWN`: its name, or ``trial_`` and its name where that is taken.
+        self.own = {name: f"trial_{name}" if name in taken else name for name in OWN}
 
     def known(self, objective: Objective, design: Design) -> float:
         """Exact value of a known objective."""
@@ -83,7 +86,7 @@ class Outcomes:
 
     def check_metrics(self, metrics: Mapping[str, Json]) -> None:
         """``ValueError`` of a metric that is no JSON or bears another column's name."""
-        taken = {*COLUMNS, *self._space.names, *self.names, *self.limited}
+        taken = {*self.own.values(), *self._space.names, *self.names, *self.limited}
         for name, metric in metrics.items():
             if not isinstance(name, str) or name in taken:
                 raise ValueError(f"a metric must have a name of its own as text, got {name!r}")
@@ -123,15 +126,11 @@ def _check(space: Space, objectives: Sequence[Objective], constraints: Sequence[
         raise ValueError("a campaign must have at least one objective, got none")
     names = [objective.name for objective in objectives]
     for index, name in enumerate(names):
-        if name in names[:index] or name in space.names or name in COLUMNS:
-            raise ValueError(f"objective names must be distinct and no parameter's or column's, got {name!r}")
+        if name in names[:index] or name in space.names:
+            raise ValueError(f"objective names must be distinct and no parameter's, got {name!r}")
     for constraint in constraints:
-        if constraint.name in space.names or constraint.name in COLUMNS:
-            raise ValueError(
-                f"names of outcome constraints must be no parameter's or column's, got {constraint.name!r}"
-            )
-    if reserved := [name for name in space.names if name in COLUMNS]:
-        raise ValueError(f"parameter names must not be {', '.join(COLUMNS)}, got {reserved[0]!r}")
+        if constraint.name in space.names:
+            raise ValueError(f"names of outcome constraints must be no parameter's, got {constraint.name!r}")
     for objective in objectives:
         for name in objective.inputs or ():
             if name not in space.names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dse.outcomes import COLUMNS, Outcomes
+from dse.outcomes import Outcomes
 from dse.space import Design, Space
 from dse.trial import Json, State, Trial
 
@@ -26,18 +26,18 @@ def frame(space: Space, outcomes: Outcomes, trials: Sequence[Trial]) -> pd.DataF
         for name, value in trial.metrics.items()
         if isinstance(value, str | int | float | None)
     )
-    names = [*outcomes.names, *outcomes.limited]
-    columns = ["id", "state", *space.names, *names, *metrics, "seconds", "error"]
+    names, own = [*outcomes.names, *outcomes.limited], outcomes.own
+    columns = [own["id"], own["state"], *space.names, *names, *metrics, own["seconds"], own["error"]]
     rows = [
         {
-            "id": trial.id,
-            "state": str(trial.state),
+            own["id"]: trial.id,
+            own["state"]: str(trial.state),
             **trial.parameters,
             **trial.values,
             **trial.constraints,
             **{name: trial.metrics.get(name) for name in metrics},
-            "seconds": trial.seconds,
-            "error": trial.error,
+            own["seconds"]: trial.seconds,
+            own["error"]: trial.error,
         }
         for trial in trials
     ]
@@ -60,16 +60,17 @@ def rows_to_attach(
 
     if not isinstance(table, pd.DataFrame):
         raise TypeError(f"rows to attach must be a pandas DataFrame, got {type(table).__name__}")
+    own = outcomes.own
     optional = {p.name for p in space.parameters if p.active_if is not None}
     for name in (*space.names, *outcomes.told):
         if name not in table.columns and name not in optional:
             raise ValueError(f"a table to attach must have the column {name}, got {', '.join(table.columns)}")
     extra = [
-        n for n in table.columns if n not in {*COLUMNS, *space.names, *outcomes.names, *outcomes.limited}
+        n for n in table.columns if n not in {*own.values(), *space.names, *outcomes.names, *outcomes.limited}
     ]
     for number, row in enumerate(table.to_dict("records")):
         try:
-            state = _state(row.get("state", State.DONE))
+            state = _state(row.get(own["state"], State.DONE))
             if state not in _TAKEN:
                 continue
             given = {name: _plain(row[name]) for name in space.names if name in row}
@@ -78,7 +79,7 @@ def rows_to_attach(
             if space.is_table:
                 event["row"] = space.row(design)
             if state is State.FAILED:
-                event["error"] = str(_plain(row.get("error")) or "failed elsewhere")
+                event["error"] = str(_plain(row.get(own["error"])) or "failed elsewhere")
             else:
                 values = {name: row[name] for name in outcomes.told}
                 event["values"], event["constraints"], event["state"] = outcomes.measured(design, values)
@@ -86,7 +87,7 @@ def rows_to_attach(
                 n: v for n in extra if (v := _plain(row[n])) is not None and isinstance(n, str)
             }
             outcomes.check_metrics(event["metrics"])
-            event["seconds"] = _plain(row.get("seconds"))
+            event["seconds"] = _plain(row.get(own["seconds"]))
         except ValueError as error:
             raise ValueError(f"row {number} of the table to attach: {error}") from None
         yield design, event

@@ -63,7 +63,8 @@ class Source:
         if not callable(frame):
             raise TypeError(f"a transfer source must be a data frame or a campaign, got {given!r}")
         trials: pd.DataFrame = frame()
-        return cls(name, trials[trials["state"] == "done"].reset_index(drop=True))
+        state = trials["trial_state" if "trial_state" in trials.columns else "state"]
+        return cls(name, trials[state == "done"].reset_index(drop=True))
 
     def shared(self, space: Space) -> tuple[str, ...]:
         """Names of the searched parameters of the space that this source has.

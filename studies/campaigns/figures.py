@@ -63,7 +63,7 @@ def fronts(run: Run) -> list[go.Figure]:
 def _pair(run: Run, across: Wanted, up: Wanted) -> go.Figure:
     """Trials by two objectives: the front joined, those that break an outcome constraint as crosses."""
     figure = go.Figure()
-    done, broken = run.done, run.frame[run.frame["state"] == "infeasible"]
+    done, broken = run.done, run.frame[run.frame["trial_state"] == "infeasible"]
     best = done[run.on_front]
     for rows, name, marker in (
         (broken, "outside an outcome constraint", {"color": COLORS[1], "symbol": "x", "size": 8}),
@@ -111,7 +111,7 @@ def _history(run: Run, wanted: Wanted) -> go.Figure:
     figure = go.Figure(
         [
             go.Scatter(
-                x=done["id"] + 1,
+                x=done["trial_id"] + 1,
                 y=values,
                 mode="markers",
                 name="trials",
@@ -120,7 +120,7 @@ def _history(run: Run, wanted: Wanted) -> go.Figure:
                 hovertemplate="%{text}<extra></extra>",
             ),
             go.Scatter(
-                x=done["id"] + 1,
+                x=done["trial_id"] + 1,
                 y=best,
                 mode="lines",
                 name="best so far",
@@ -138,18 +138,18 @@ def hypervolume_trace(run: Run) -> go.Figure:
     shares = 100 * run.hypervolumes()
     figure = go.Figure(
         go.Scatter(
-            x=run.done["id"] + 1,
+            x=run.done["trial_id"] + 1,
             y=shares,
             mode="lines+markers",
             line={"color": COLORS[0], "shape": "hv"},
             marker={"size": 4},
         )
     )
-    lost = run.frame[run.frame["state"].isin(["failed", "infeasible", "abandoned"])]
+    lost = run.frame[run.frame["trial_state"].isin(["failed", "infeasible", "abandoned"])]
     if not lost.empty:
         figure.add_trace(
             go.Scatter(
-                x=lost["id"] + 1,
+                x=lost["trial_id"] + 1,
                 y=np.zeros(len(lost)),
                 mode="markers",
                 marker={"color": COLORS[1], "symbol": "x", "size": 7},
@@ -371,7 +371,7 @@ def _trials(rows: pd.DataFrame, across: pd.Series[Any], wanted: Wanted) -> go.Sc
         y=rows[wanted.name],
         mode="markers",
         marker={"color": _GREY, "size": 5, "opacity": 0.7},
-        text=[f"trial {trial}" for trial in rows["id"]],
+        text=[f"trial {trial}" for trial in rows["trial_id"]],
         hovertemplate="%{text}: %{y:.4g}<extra></extra>",
     )
 

@@ -97,12 +97,12 @@ def _trial(run: Run, row: Mapping[Any, Any], distributions: Mapping[str, Any]) -
         elif isinstance(distributions[name], CategoricalDistribution) and _is_missing(value):
             value = None
         parameters[name] = value
-    state = TrialState[_STATES.get(row["state"], "FAIL")]
+    state = TrialState[_STATES.get(row["trial_state"], "FAIL")]
     complete = state is TrialState.COMPLETE
     attributes = {
         str(key): value
         for key, value in row.items()
-        if key not in (*run.names, "id") and isinstance(value, str | int | float) and not _is_missing(value)
+        if key not in (*run.names, "trial_id") and isinstance(value, str | int | float) and not _is_missing(value)
     }
     made = create_trial(
         state=state,
@@ -110,10 +110,10 @@ def _trial(run: Run, row: Mapping[Any, Any], distributions: Mapping[str, Any]) -
         params=parameters,
         distributions={name: distributions[name] for name in parameters},
         user_attrs=attributes,
-        constraints={"outcome": float(row["state"] == "infeasible")} if run.outcomes and complete else None,
+        constraints={"outcome": float(row["trial_state"] == "infeasible")} if run.outcomes and complete else None,
     )
-    if complete and not _is_missing(row["seconds"]) and made.datetime_complete is not None:
+    if complete and not _is_missing(row["trial_seconds"]) and made.datetime_complete is not None:
         # Optuna has no duration: the end is now, the begin so long before.
         end: datetime = made.datetime_complete
-        made.datetime_start = datetime.fromtimestamp(end.timestamp() - float(row["seconds"]))
+        made.datetime_start = datetime.fromtimestamp(end.timestamp() - float(row["trial_seconds"]))
     return made

@@ -56,7 +56,7 @@ class Progress:
             "trial", *names, *run.names, text=range(1 + len(names), 1 + len(names) + len(run.names))
         )
         for row in front.sort_values(names[0]).head(_LONGEST).to_dict("records"):
-            table.add_row(str(row["id"]), *(text_of(row[name]) for name in [*names, *run.names]))
+            table.add_row(str(row["trial_id"]), *(text_of(row[name]) for name in [*names, *run.names]))
         self._out.print(f"\nPareto front of {', '.join(names)}: {count(len(front), 'design')}")
         self._out.print(table)
         states = ", ".join(f"{number} {state}" for state, number in sorted(run.states.items()))

@@ -77,7 +77,7 @@ def knee(run: Run) -> int | None:
         return None
     width = np.ptp(costs, axis=0)
     scaled = (costs - costs.min(axis=0)) / np.where(width > 0, width, 1.0)
-    return int(front["id"].iloc[int(np.argmin((scaled**2).sum(axis=1)))])
+    return int(front["trial_id"].iloc[int(np.argmin((scaled**2).sum(axis=1)))])
 
 
 def write_report(run: Run, path: Path) -> None:
@@ -114,7 +114,7 @@ def _pictures(run: Run, chosen: int | None) -> dict[str, Any]:
         plots["calibration"] = figures.calibration(found.models, run, found.logarithmic)
         effects = {name: model.effects() for name, model in found.models.items()}
         plots["importance"] = figures.importance(effects)
-        row = run.done[run.done["id"] == chosen].to_dict("records")[0]
+        row = run.done[run.done["trial_id"] == chosen].to_dict("records")[0]
         base = found.space.design(_given(found.space, row))
         for wanted in run.objectives:
             if wanted.name in found.models and len(slices) < _MODELLED:
@@ -150,8 +150,8 @@ def _quality(name: str, model: Model, logarithmic: bool) -> dict[str, Any]:
 
 def _table(run: Run, chosen: int | None) -> dict[str, Any]:
     """Columns and rows of the table in which a reader chooses a design, the front first."""
-    front = set(run.done["id"][run.on_front]) if len(run.done) else set()
-    measured = run.frame[run.frame["state"].isin(["done", "infeasible"])]
+    front = set(run.done["trial_id"][run.on_front]) if len(run.done) else set()
+    measured = run.frame[run.frame["trial_state"].isin(["done", "infeasible"])]
     outcomes = [name for name in run.outcomes if name not in [wanted.name for wanted in run.objectives]]
     columns = [
         *({"name": wanted.name, "label": wanted.label, "number": True} for wanted in run.objectives),
@@ -163,10 +163,10 @@ def _table(run: Run, chosen: int | None) -> dict[str, Any]:
         cells = [row[column["name"]] for column in columns]
         rows.append(
             {
-                "id": int(row["id"]),
-                "front": row["id"] in front,
-                "knee": row["id"] == chosen,
-                "broken": row["state"] == "infeasible",
+                "id": int(row["trial_id"]),
+                "front": row["trial_id"] in front,
+                "knee": row["trial_id"] == chosen,
+                "broken": row["trial_state"] == "infeasible",
                 "cells": [
                     _plain(cell) if column["number"] else figures.text_of(cell)
                     for cell, column in zip(cells, columns, strict=True)
@@ -191,12 +191,12 @@ def _plain(value: Any) -> float | int | None:
 
 
 def _failures(run: Run) -> list[dict[str, Any]]:
-    rows = run.frame[run.frame["state"].isin(["failed", "abandoned"])]
+    rows = run.frame[run.frame["trial_state"].isin(["failed", "abandoned"])]
     return [
         {
-            "id": int(row["id"]),
-            "state": row["state"],
-            "error": row["error"] or "",
+            "id": int(row["trial_id"]),
+            "state": row["trial_state"],
+            "error": row["trial_error"] or "",
             "parameters": ", ".join(f"{name} = {figures.text_of(row[name])}" for name in run.names),
         }
         for row in rows.to_dict("records")

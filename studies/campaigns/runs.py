@@ -68,8 +68,8 @@ class Run:
     outcomes
         Names of the outcome constraints.
     frame
-        One row per trial: id, state, parameters, objectives, outcome constraints, scalar metrics,
-        seconds, error, attached.
+        One row per trial: trial_id, trial_state, parameters, objectives, outcome constraints, scalar
+        metrics, trial_seconds, trial_error, attached.
     changed
         When the last event was written, ISO 8601 in UTC; empty before the first.
     """
@@ -99,12 +99,12 @@ class Run:
     @property
     def states(self) -> Counter[str]:
         """Number of trials by state."""
-        return Counter(self.frame["state"])
+        return Counter(self.frame["trial_state"])
 
     @property
     def done(self) -> pd.DataFrame:
         """Rows of the trials whose values are known and within the outcome constraints."""
-        return self.frame[self.frame["state"] == "done"]
+        return self.frame[self.frame["trial_state"] == "done"]
 
     @property
     def costs(self) -> Float[np.ndarray, "n m"]:
@@ -258,16 +258,16 @@ def _frame(
             | _object(row.get("constraints"))
             | _object(row.get("values"))
             | {
-                "id": row["trial"],
-                "state": row["state"],
-                "seconds": row.get("seconds"),
-                "error": row.get("error"),
+                "trial_id": row["trial"],
+                "trial_state": row["state"],
+                "trial_seconds": row.get("seconds"),
+                "trial_error": row.get("error"),
                 "attached": bool(row.get("attached", 0)),
             }
         )
-    fixed = ["id", "state", *names, *objectives, *(name for name in outcomes if name not in objectives)]
+    fixed = ["trial_id", "trial_state", *names, *objectives, *(name for name in outcomes if name not in objectives)]
     metrics_columns = [name for name in extra if name not in fixed]
-    frame = pd.DataFrame(table, columns=[*fixed, *metrics_columns, "seconds", "error", "attached"])
+    frame = pd.DataFrame(table, columns=[*fixed, *metrics_columns, "trial_seconds", "trial_error", "attached"])
     for name in (*objectives, *outcomes):
         frame[name] = pd.to_numeric(frame[name])
     return frame

@@ -186,3 +186,29 @@ def test_a_budget_of_the_campaign_is_that_of_its_run(table):
         over(table, ["time"]).run(lambda p: {"time": 1.0})
     with pytest.raises(ValueError, match="budget must be at least 0, got -1"):
         over(table, ["time"], budget=-1)
+
+
+def test_names_of_a_campaigns_own_columns_are_free(table):
+    table = table.rename(columns={"time": "error", "width": "id"})
+    space = dse.Space.from_table(table, ["unroll", "id", "flow"])
+    campaign = dse.Campaign(space, [dse.Objective("error")], seed=0, method="random")
+    for trial in campaign.ask(4):
+        measure(campaign, table, trial)
+    campaign.fail(campaign.ask()[0], "broken")
+    frame = campaign.frame()
+    assert list(frame.columns) == [
+        "trial_id",
+        "state",
+        "unroll",
+        "id",
+        "flow",
+        "error",
+        "seconds",
+        "trial_error",
+    ]
+    assert frame["trial_error"].iloc[4] == "broken"
+    assert frame["error"].iloc[:4].tolist() == [table["error"][t.row] for t in campaign.trials[:4]]
+    again = dse.Campaign(space, [dse.Objective("error")], seed=0)
+    again.attach(frame)
+    assert again.trials[4].error == "broken"
+    assert campaign.pareto()["error"].iloc[0] == frame["error"].min()

@@ -53,14 +53,14 @@ def test_rows_that_are_not_valid_fail(bitfront, table_file, frame):
     assert result.exit_code == 0
     run = read_run(Path("runs/designs"))
     assert run.states == {"done": int(frame["valid"].sum()), "failed": int((frame["valid"] == 0).sum())}
-    assert "is not valid" in run.frame.loc[run.frame["state"] == "failed", "error"].iloc[0]
+    assert "is not valid" in run.frame.loc[run.frame["trial_state"] == "failed", "trial_error"].iloc[0]
 
 
 def test_equal_seeds_give_equal_runs(bitfront, table_file):
     for name in ("a", "b"):
         bitfront(*table_options(table_file, "--budget", 8, "--seed", 5, "--run", name))
     bitfront(*table_options(table_file, "--budget", 8, "--seed", 6, "--run", "c"))
-    a, b, c = (read_run(Path(name)).frame.drop(columns="seconds") for name in "abc")
+    a, b, c = (read_run(Path(name)).frame.drop(columns="trial_seconds") for name in "abc")
     pd.testing.assert_frame_equal(a, b)
     assert not a.equals(c)
 
@@ -90,7 +90,7 @@ def test_a_program_evaluates_designs_and_its_results_are_kept(bitfront, program_
 def test_the_configuration_in_the_run_folder_starts_the_same_campaign(bitfront, table_file):
     bitfront(*table_options(table_file, "--budget", 6, "--seed", 9))
     assert bitfront("campaign", "runs/designs/config.toml", "--run", "copy", "--no-report").exit_code == 0
-    first, second = (read_run(Path(name)).frame.drop(columns="seconds") for name in ("runs/designs", "copy"))
+    first, second = (read_run(Path(name)).frame.drop(columns="trial_seconds") for name in ("runs/designs", "copy"))
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -238,11 +238,11 @@ def test_a_study_for_optuna_holds_every_trial(bitfront, program_file, tmp_path):
     assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"]
     assert study.metric_names == ["time", "area"]
     for trial, row in zip(study.trials, run.frame.to_dict("records"), strict=True):
-        assert trial.state.name == {"done": "COMPLETE", "failed": "FAIL"}[row["state"]]
+        assert trial.state.name == {"done": "COMPLETE", "failed": "FAIL"}[row["trial_state"]]
         assert trial.params["rows"] == row["rows"]
         assert ("depth" in trial.params) == (row["flow"] == "ws")
         assert trial.params["loops"] == " ".join(row["loops"])
-        if row["state"] == "done":
+        if row["trial_state"] == "done":
             assert trial.values == [row["time"], row["area"]]
     assert {trial.number for trial in study.best_trials} == set(run.done["id"][run.on_front])
     assert not Path("runs/chip/report.html").exists()

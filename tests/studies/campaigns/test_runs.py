@@ -107,7 +107,7 @@ def test_trials_outside_an_outcome_constraint_are_shown_and_not_on_the_front(tmp
     search(tmp_path, 9).close()
     run = read_run(tmp_path)
     outside = run.frame["x"] == run.done["x"].min()
-    frame = run.frame.assign(state=run.frame["state"].mask(outside, "infeasible"))
+    frame = run.frame.assign(trial_state=run.frame["trial_state"].mask(outside, "infeasible"))
     changed = replace(run, frame=frame, outcomes=("cost",))
     assert len(changed.done) == len(run.done) - outside.sum()
     assert run.done["cost"].min() < changed.reference()[0]
@@ -116,7 +116,7 @@ def test_trials_outside_an_outcome_constraint_are_shown_and_not_on_the_front(tmp
     assert f"outside an outcome constraint ({outside.sum()})" in page
     begin = page.index("const rows = ") + len("const rows = ")
     rows = json.loads(page[begin : page.index(";\n", begin)])
-    assert {row["id"] for row in rows if row["broken"]} == set(frame["id"][outside])
+    assert {row["id"] for row in rows if row["broken"]} == set(frame["trial_id"][outside])
     assert not any(row["front"] for row in rows if row["broken"])
 
 
