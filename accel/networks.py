@@ -229,6 +229,7 @@ def named_workload(
     tokens: int | None = None,
     context: int | None = None,
     fold_batch_norm: bool = True,
+    fold_parameters: bool = True,
     fuse: Fuse = "compiler",
 ) -> Workload:
     """Graph of one inference pass of the network called `name`.
@@ -245,6 +246,9 @@ def named_workload(
     fold_batch_norm
         Whether batch normalisations become part of the convolutions before them, as for inference;
         the graphs called ``zoo:...`` always have them so. It counts where `fuse` is ``"compiler"``.
+    fold_parameters
+        Whether operators that read parameters alone are done beforehand, as for inference and always in the
+        graphs called ``zoo:...``. It counts where `fuse` is not ``"none"``.
     fuse
         What is joined: ``"compiler"``, as for inference; ``"elementwise"``, every element-wise operator with
         the producer of its operand and all parameters kept, as studies of on-chip memory count; or
@@ -270,7 +274,14 @@ def named_workload(
         examples = found.examples(batch, tokens, context)
         from accel.importers.torch_export import from_torch
 
-        return from_torch(found.build(), *examples, name=name, fold_batch_norm=fold_batch_norm, fuse=fuse)
+        return from_torch(
+            found.build(),
+            *examples,
+            name=name,
+            fold_batch_norm=fold_batch_norm,
+            fold_parameters=fold_parameters,
+            fuse=fuse,
+        )
     if tokens is not None or context is not None:
         able = ", ".join(known for known, network in NETWORKS.items() if network.positions)
         raise NetworkError(f"tokens and context can be chosen of {able} only, not of {name}")

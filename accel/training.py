@@ -40,7 +40,8 @@ def training_step(workload: Workload) -> Workload:
     Parameters
     ----------
     workload
-        A forward graph; the module's text says where its loss is.
+        A forward graph; the module's text says where its loss is. Of operators that were folded
+        (``accel.folding``) the result is what is trained: import with ``fold_parameters=False``.
 
     Returns
     -------

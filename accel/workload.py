@@ -443,6 +443,12 @@ class Workload:
 
         return fuse_elementwise(self)
 
+    def folded(self) -> Workload:
+        """Copy whose operators that read parameters alone are done beforehand, see ``accel.folding``."""
+        from accel.folding import fold_parameters
+
+        return fold_parameters(self)
+
     def training(self, batch: int | None = None) -> Workload:
         """Graph of a whole training step of this forward graph, see ``accel.training``.
 
@@ -492,12 +498,20 @@ class Workload:
         *inputs: TorchTensor,
         name: str | None = None,
         fold_batch_norm: bool = True,
+        fold_parameters: bool = True,
         fuse: Fuse = "compiler",
     ) -> Workload:
         """Graph of one inference pass of a PyTorch module, see ``accel.importers.torch_export``."""
         from accel.importers.torch_export import from_torch
 
-        return from_torch(module, *inputs, name=name, fold_batch_norm=fold_batch_norm, fuse=fuse)
+        return from_torch(
+            module,
+            *inputs,
+            name=name,
+            fold_batch_norm=fold_batch_norm,
+            fold_parameters=fold_parameters,
+            fuse=fuse,
+        )
 
     @classmethod
     def named(cls, name: str, **options: Any) -> Workload:

@@ -18,8 +18,8 @@ import numpy as np
 from ortools.sat.python import cp_model
 from timing import machine
 
-from accel.schedule._allocation_search import load_kernels
 from accel.schedule._kernels.greedy_allocation import place_in_order
+from accel.schedule._packer.search import load_kernels
 from accel.schedule.allocation import Lifetime, allocate, read_lifetimes
 
 

@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from accel.schedule import Schedule
 
 _MOST_NAMES = 60  # operators named on the axis
+_LANE = 1.12  # of the scratchpad: where moves are marked that pass it by
 
 
 def memory_map(plan: Schedule) -> go.Figure:
     """Address against step: one rectangle per stay of a tensor.
 
     Tensors that leave and come back are outlined; a cross marks where one is spilled, a triangle where it
-    is fetched again.
+    is fetched again; those of tensors that are streamed lie above the scratchpad.
     """
     figure = go.Figure()
     roles = list(dict.fromkeys(tensor.role for tensor in plan.workload.tensors.values()))
@@ -83,31 +84,42 @@ def memory_map(plan: Schedule) -> go.Figure:
 
 
 def _mark_moves(figure: go.Figure, plan: Schedule) -> None:
-    """Marks on the blocks from which tensors are spilled, and on those into which they are fetched again."""
+    """Marks on the blocks from which tensors are spilled, and on those into which they are fetched again.
+
+    A tensor that is streamed has no block there: its mark is at the step, on a lane above the scratchpad.
+    """
+    lane = _LANE * plan.scratchpad_bytes / 1024
     for kind, symbol, edge in (("spill", "x", 0.3), ("refetch", "triangle-up", -0.3)):
-        found = []
+        on_block: list[tuple[int, float, str]] = []
+        streamed: dict[int, list[str]] = {}
         for move in plan.transfers:
-            if move.kind == kind:
-                found += [
-                    (move, run)
-                    for run in plan.residency
-                    if run.tensor == move.tensor and run.start <= move.step <= run.end
-                ]
-        if not found:
-            continue
-        figure.add_trace(
-            go.Scatter(
-                x=[move.step + edge for move, _ in found],
-                y=[(run.address + run.bytes / 2) / 1024 for _, run in found],
-                mode="markers",
-                name=kind,
-                marker={
-                    "symbol": symbol,
-                    "size": 9,
-                    "color": "#B00020",
-                    "line": {"color": "white", "width": 1},
-                },
-                text=[f"{kind} of {move.tensor}<br>{move.bytes} bytes" for move, _ in found],
-                hovertemplate="%{text}<extra></extra>",
-            )
-        )
+            if move.kind != kind:
+                continue
+            text = f"{kind} of {move.tensor}<br>{move.bytes} bytes"
+            runs = [
+                run
+                for run in plan.residency
+                if run.tensor == move.tensor and run.start <= move.step <= run.end
+            ]
+            on_block += [(move.step, (run.address + run.bytes / 2) / 1024, text) for run in runs]
+            if not runs:
+                streamed.setdefault(move.step, []).append(text)
+        beside = [(step, lane, "<br>".join(texts)) for step, texts in streamed.items()]
+        for name, marks, drawn in ((kind, on_block, symbol), (f"{kind}, streamed", beside, f"{symbol}-open")):
+            if marks:
+                figure.add_trace(
+                    go.Scatter(
+                        x=[step + edge for step, _, _ in marks],
+                        y=[height for _, height, _ in marks],
+                        mode="markers",
+                        name=name,
+                        marker={
+                            "symbol": drawn,
+                            "size": 9,
+                            "color": "#B00020",
+                            "line": {"color": "#B00020" if marks is beside else "white", "width": 1},
+                        },
+                        text=[text for _, _, text in marks],
+                        hovertemplate="%{text}<extra></extra>",
+                    )
+                )

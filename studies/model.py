@@ -61,7 +61,8 @@ class Model:
 def open_model(model: Model) -> Workload:
     """Read the network and make the graph of its pass.
 
-    Batch normalisations become part of the convolutions before them for inference alone.
+    For inference alone batch normalisations become part of the convolutions before them, and operators that
+    read parameters alone are done beforehand.
 
     Raises
     ------
@@ -97,10 +98,11 @@ def _forward(model: Model, batch: int | None) -> Workload:
             tokens=model.tokens,
             context=model.context,
             fold_batch_norm=fold,
+            fold_parameters=fold,
             fuse=model.fuse,
         )
     if is_module:
-        return _of_module(model, batch or 1, fold_batch_norm=fold)
+        return _of_module(model, batch or 1, fold=fold)
     if not is_file:
         raise _unknown(text)
     if path.suffix == ".json":
@@ -112,7 +114,7 @@ def _forward(model: Model, batch: int | None) -> Workload:
     return workload if batch is None else workload.with_batch(batch)
 
 
-def _of_module(model: Model, batch: int, *, fold_batch_norm: bool) -> Workload:
+def _of_module(model: Model, batch: int, *, fold: bool) -> Workload:
     from accel.importers.torch_export import from_torch
     from accel.importers.torch_networks import example
     from accel.importers.torch_products import load_module
@@ -123,7 +125,14 @@ def _of_module(model: Model, batch: int, *, fold_batch_norm: bool) -> Workload:
             f"{model.text} needs --input-shape, such as 3,224,224 or 128:int64, without the batch"
         )
     examples = (example((batch, *given.shape), given.dtype) for given in model.inputs)
-    return from_torch(module, *examples, name=model.text, fold_batch_norm=fold_batch_norm, fuse=model.fuse)
+    return from_torch(
+        module,
+        *examples,
+        name=model.text,
+        fold_batch_norm=fold,
+        fold_parameters=fold,
+        fuse=model.fuse,
+    )
 
 
 def _unknown(text: str) -> NetworkError:

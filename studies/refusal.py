@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import click
+
+from studies.files import check_writable
 
 
 def refuse(message: str) -> NoReturn:
@@ -21,8 +22,9 @@ def check_folder(path: Path | None) -> None:
     """Refuse a file that cannot be written, before long work."""
     if path is None:
         return
-    if not path.parent.is_dir():
-        refuse(f"{path}: there is no folder {path.parent}")
-    target = path if path.exists() and not path.is_file() else path.parent
-    if path.is_dir() or not os.access(target, os.W_OK):
-        refuse(f"{path}: cannot be written")
+    try:
+        if not path.parent.is_dir():
+            refuse(f"{path}: there is no folder {path.parent}")
+        check_writable(path)
+    except OSError as error:
+        refuse(f"{path}: cannot be written: {error.strerror or error}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from typing import Any, TypeAlias
 
 import torch
@@ -52,17 +54,21 @@ def without_data(name: str, module: Module) -> Module:
 def quiet() -> Iterator[None]:
     """Neither warnings nor PyTorch's own log: what matters of an error is in the exception.
 
-    A part of PyTorch whose log was asked for by name, as by ``TORCH_LOGS``, keeps its own level.
+    A part of PyTorch whose log was asked for by name, as by ``TORCH_LOGS``, keeps its own level. What is
+    written to standard error comes out afterwards, unless it ends in an error: then it is the graph so far.
     """
     log = logging.getLogger("torch")
     level = log.level
     log.setLevel(logging.CRITICAL)
+    written = StringIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(written):
             warnings.simplefilter("ignore")  # of PyTorch about PyTorch, and of the user's module
             yield
     finally:
         log.setLevel(level)
+    if text := written.getvalue():
+        sys.stderr.write(text)
 
 
 def exported(name: str, module: Module, inputs: Sequence[TorchTensor]) -> ExportedProgram:

@@ -27,7 +27,9 @@ its four parameters and statistics per channel at most one is read.
 
 *Constants.* What depends neither on an input nor on a parameter is computed beforehand: where an operator
 reads it, it is a graph input of role CONSTANT, as are buffers. A single number, or a tensor filled with
-one, is no tensor. A parameter that is not floating point is a constant too.
+one, is no tensor. A parameter that is not floating point is a constant too. What depends on parameters and
+no input is computed beforehand as well, unless the graph is one to train: its result is a parameter, see
+``accel.folding``.
 
 *Formats.* Of the elements' type; whole numbers of 32 and 64 bits are int32, a truth value is one bit, a
 complex number is two along a last axis.
@@ -50,6 +52,7 @@ def from_torch(
     *inputs: TorchTensor,
     name: str | None = None,
     fold_batch_norm: bool = True,
+    fold_parameters: bool = True,
     fuse: Fuse = "compiler",
 ) -> Workload:
     """Graph of one inference pass of `module`, in evaluation mode.
@@ -66,6 +69,10 @@ def from_torch(
     fold_batch_norm
         Whether a batch normalisation becomes part of the convolution before it, as for inference. It
         counts where `fuse` is ``"compiler"``.
+    fold_parameters
+        Whether operators that read parameters alone are done beforehand, as for inference. Without it the
+        graph is the one to train: they run at every step, and what they read gets the gradient. It counts
+        where `fuse` is not ``"none"``.
     fuse
         What is joined: ``"compiler"`` as above; ``"none"``, one operator per function that is called, with
         all of its parameters and buffers; or ``"elementwise"``, which is ``"none"`` with every element-wise
@@ -112,4 +119,6 @@ def from_torch(
         outputs=tuple(dict.fromkeys(graph.outputs)),
         batch=inputs[0].shape[0] if inputs[0].ndim else 1,
     )
+    if fold_parameters and fuse != "none":
+        found = found.folded()
     return fuse_elementwise(found) if fuse == "elementwise" else found

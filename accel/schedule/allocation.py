@@ -23,14 +23,15 @@ from functools import cached_property
 from os import PathLike
 from time import perf_counter
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from accel._given import whole
-from accel.schedule._allocation_search import Outcome, load_kernels, lowest_height, peak_load, place_units
+from accel._given import LIMIT, whole
+from accel.schedule._options import seconds
+from accel.schedule._packer.search import Outcome, load_kernels, lowest_height, peak_load, place_units
 
 AllocationStatus: TypeAlias = Literal["PLACED", "INFEASIBLE", "UNDECIDED", "OPTIMAL", "FEASIBLE"]
 
@@ -59,8 +60,8 @@ class Lifetime:
 
     def __post_init__(self) -> None:
         for field in ("start", "end", "bytes"):
-            if not isinstance(value := getattr(self, field), int | np.integer):
-                raise ValueError(f"{field} of {self.name!r} must be an integer, got {value!r}")
+            number = whole(f"{field} of {self.name!r}", getattr(self, field), least=1 - LIMIT)
+            object.__setattr__(self, field, number)
         if self.end <= self.start:
             raise ValueError(f"end of {self.name!r} must be after its start {self.start}, got {self.end}")
         if not 0 <= self.bytes <= _LIMIT_BYTES:
@@ -211,6 +212,8 @@ def allocate(
 
     Raises
     ------
+    TypeError
+        An option is of the wrong kind, or something else than a `Lifetime` is among them.
     ValueError
         An option is out of range, two buffers share a name, or the table is bad.
 
@@ -232,18 +235,12 @@ def allocate(
     began = perf_counter()
     if isinstance(lifetimes, pd.DataFrame):
         lifetimes = _lifetimes_of(lifetimes)
-    lifetimes = tuple(lifetimes)
+    lifetimes = _checked(lifetimes)
     alignment = whole("alignment", alignment)
     seed = whole("seed", seed, least=0)
+    time_limit_s = seconds(time_limit_s, may_be_zero=True)
     if capacity is not None and (capacity := whole("capacity", capacity)) < alignment:
         raise ValueError(f"capacity must be at least the alignment of {alignment} bytes, got {capacity}")
-    if not time_limit_s >= 0:
-        raise ValueError(f"time_limit_s must be at least 0, got {time_limit_s}")
-    seen: set[str] = set()
-    for lifetime in lifetimes:
-        if lifetime.name in seen:
-            raise ValueError(f"names must be distinct, got {lifetime.name!r} twice")
-        seen.add(lifetime.name)
     sizes = [_up(lifetime.bytes, alignment) for lifetime in lifetimes]
     if sum(sizes) > _LIMIT_BYTES:
         raise ValueError(f"sizes must sum to at most 2**60 bytes, got {sum(sizes)}")
@@ -320,6 +317,23 @@ def place_rectangles(
     offsets = np.zeros(size.size, np.int64)
     offsets[taking_part] = outcome.offset
     return offsets, True
+
+
+def _checked(lifetimes: Any) -> tuple[Lifetime, ...]:
+    """`lifetimes` as a tuple, with a name each."""
+    what = "lifetimes must be a sequence of Lifetime or a table"
+    try:
+        found = tuple(lifetimes)
+    except TypeError:
+        raise TypeError(f"{what}, got {lifetimes!r:.80}") from None
+    seen: set[str] = set()
+    for lifetime in found:
+        if not isinstance(lifetime, Lifetime):
+            raise TypeError(f"{what}, got {lifetime!r:.80} in it")
+        if lifetime.name in seen:
+            raise ValueError(f"names must be distinct, got {lifetime.name!r} twice")
+        seen.add(lifetime.name)
+    return found
 
 
 def _up(size_bytes: int, alignment: int) -> int:

@@ -21,6 +21,7 @@ from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed
 from accel.schedule._solvers.asking import Answer, ask
 from accel.schedule._solvers.plans import clash
+from accel.schedule._solvers.refuting import refuse_bound_above_plan
 from accel.schedule._solvers.rows import ProgramTooLargeError, ScheduleProgram
 from accel.schedule.integer_program import HIGHS_VERSION, SolverFunction, Status, solve_with_highs
 
@@ -157,11 +158,15 @@ class CpSatBackend:
         from accel.schedule._solvers import cpsat
 
         started_s, sizes = perf_counter(), list[cpsat.ModelSize]()
-        found = cpsat.solve_capacity(
-            instance, hint=hint, upper=upper, deadline_s=deadline_s, seed=seed, sizes=sizes
-        )
+        note = ""
+        try:
+            found = cpsat.solve_capacity(
+                instance, hint=hint, upper=upper, deadline_s=deadline_s, seed=seed, sizes=sizes
+            )
+        except cpsat.RejectedModelError as error:
+            found, note = Relaxed(0, None), str(error)
         cost = None if found.residency is None else found.residency.cost
-        self._record("capacity", sizes, found.bound, cost, upper, started_s)
+        self._record("capacity", sizes, found.bound, cost, upper, started_s, note)
         return found
 
     def solve_joint(
@@ -171,10 +176,13 @@ class CpSatBackend:
         from accel.schedule._solvers import cpsat
 
         started_s, sizes = perf_counter(), list[cpsat.ModelSize]()
-        bound, plan = cpsat.solve_joint(
-            instance, lower=lower, hint=hint, deadline_s=deadline_s, seed=seed, sizes=sizes
-        )
-        note = "" if plan is None else clash(plan)
+        try:
+            bound, plan = cpsat.solve_joint(
+                instance, lower=lower, hint=hint, deadline_s=deadline_s, seed=seed, sizes=sizes
+            )
+            note = "" if plan is None else clash(plan)
+        except cpsat.RejectedModelError as error:
+            bound, plan, note = lower, None, str(error)
         if note:
             plan = None
         cost = None if plan is None else plan.residency.cost
@@ -229,12 +237,13 @@ class ProgramBackend:
             model = ScheduleProgram(
                 instance, lower=0, hint=start, upper=upper, is_joint=False, deadline_s=deadline_s
             )
-        except TimeoutError:
-            self._record("capacity", None, None, started_s, _TOO_LATE)
+        except (TimeoutError, ProgramTooLargeError) as error:
+            self._record("capacity", None, None, started_s, str(error) or _TOO_LATE)
             return Relaxed(0, None)
         answer = ask(self._solver, model.program, deadline_s=deadline_s, name=self.name)
         self._record("capacity", model, answer, started_s, answer.rejected)
         bound = max(answer.bound - model.rebate, 0)
+        refuse_bound_above_plan(instance, bound, is_joint=False, name=self.name)
         return Relaxed(bound, None if answer.values is None else model.residency(answer.values))
 
     def solve_joint(
@@ -257,6 +266,8 @@ class ProgramBackend:
         plan = None if answer.values is None else model.placed(answer.values)
         note = answer.rejected or ("" if plan is None else clash(plan))
         self._record("joint", model, answer, started_s, note)
+        if bound > lower:
+            refuse_bound_above_plan(instance, bound, is_joint=True, name=self.name)
         return bound, None if note else plan
 
     def _record(

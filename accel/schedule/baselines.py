@@ -34,12 +34,15 @@ from typing import Literal, TypeAlias, get_args
 
 import pandas as pd
 
-from accel.schedule._instance import Instance, build_instance
+from accel._given import whole
+from accel.schedule._instance import Instance
+from accel.schedule._options import one_of
 from accel.schedule._rules.placement import replace_and_place
 from accel.schedule._rules.replacement import Event, EventKind, Replacement, replace_by_rule
+from accel.schedule._running import room_of
 from accel.schedule._weights import WeightPlan, Weights, plan_weights
 from accel.schedule.peak import minimal_peak_order
-from accel.schedule.working_set import WorkingSetError, largest_working_set
+from accel.schedule.working_set import WorkingSetError, check_room
 from accel.workload import Workload
 
 BaselineOrder: TypeAlias = Literal["default", "mpmf"]
@@ -137,8 +140,8 @@ def baseline(
     ------
     WorkingSetError
         An operator alone needs more than the scratchpad has.
-    ValueError
-        An option is out of range.
+    TypeError, ValueError
+        An option is of the wrong kind, or out of range.
 
     Examples
     --------
@@ -159,9 +162,12 @@ def baseline(
         ("replacement", replacement, Replacement),
         ("allocation", allocation, Allocation),
     ):
-        if value not in get_args(allowed):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
+        one_of(name, value, get_args(allowed))
     setting = _Setting(graph, scratchpad_bytes, weights, resident, alignment)
+    if (needed := setting.needed_bytes(order)) > scratchpad_bytes:
+        raise WorkingSetError(
+            f"scratchpad_bytes must be at least {needed} with order {order!r}, got {scratchpad_bytes}"
+        )
     return setting.baseline(order, replacement, allocation)
 
 
@@ -174,8 +180,8 @@ def layer_by_layer(
 ) -> Baseline:
     """Traffic without any reuse: every operator loads all it reads and stores all that is read later."""
     plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
-    instance = build_instance(graph, 0, alignment=alignment, fixed_order=False, left_out=plan.left_out)
-    return _layer_by_layer(instance, _compulsory_bytes(graph, plan, instance, alignment))
+    instance = plan.instance(graph, fixed_order=False)
+    return _layer_by_layer(instance, _compulsory_bytes(graph, plan, instance))
 
 
 def baselines(
@@ -188,6 +194,9 @@ def baselines(
 ) -> pd.DataFrame:
     """Table of every combination of rules, and of layer by layer in the last row.
 
+    Rules in an order that needs more room than there is are left out; operators in place can need room for
+    their results in one order and not in another.
+
     Returns
     -------
     Columns are order, replacement, allocation, noncompulsory_bytes, spilled_bytes, refetched_bytes,
@@ -197,11 +206,12 @@ def baselines(
     ------
     WorkingSetError
         An operator alone needs more than the scratchpad has.
-    ValueError
-        An option is out of range.
+    TypeError, ValueError
+        An option is of the wrong kind, or out of range.
     """
     setting = _Setting(graph, scratchpad_bytes, weights, resident, alignment)
-    choices = product(get_args(BaselineOrder), get_args(Replacement), get_args(Allocation))
+    orders = [order for order in get_args(BaselineOrder) if setting.needed_bytes(order) <= scratchpad_bytes]
+    choices = product(orders, get_args(Replacement), get_args(Allocation))
     found = [setting.baseline(*choice) for choice in choices]
     found.append(_layer_by_layer(setting.instance, setting.compulsory_bytes))
     columns = ["order", "replacement", "allocation", "noncompulsory_bytes", "spilled_bytes"]
@@ -220,21 +230,11 @@ class _Setting:
         resident: Collection[str] | None,
         alignment: int,
     ) -> None:
+        scratchpad_bytes = whole("scratchpad_bytes", scratchpad_bytes)
         plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
-        minimum, where = largest_working_set(graph, weights=weights, resident=resident, alignment=alignment)
-        if scratchpad_bytes < minimum:
-            raise WorkingSetError(
-                f"scratchpad_bytes must be at least {minimum}, the working-set minimum (operator {where}); "
-                f"got {scratchpad_bytes}"
-            )
-        self.instance = build_instance(
-            graph,
-            scratchpad_bytes // alignment * alignment - plan.resident_bytes,
-            alignment=alignment,
-            fixed_order=False,
-            left_out=plan.left_out,
-        )
-        self.compulsory_bytes = _compulsory_bytes(graph, plan, self.instance, alignment)
+        check_room(graph, plan, scratchpad_bytes, order="free")
+        self.instance = plan.instance(graph, scratchpad_bytes, fixed_order=False)
+        self.compulsory_bytes = _compulsory_bytes(graph, plan, self.instance)
         self._base_bytes = plan.resident_bytes  # resident weights lie at the bottom
         self._minimal_peak: tuple[int, ...] | None = None
 
@@ -275,6 +275,10 @@ class _Setting:
             self._minimal_peak = minimal_peak_order(self.instance, deadline_s=deadline_s).order
         return self._minimal_peak
 
+    def needed_bytes(self, order: BaselineOrder) -> int:
+        """Scratchpad on which the operators can run in that order."""
+        return self._base_bytes + room_of(self.instance, self._steps(order)) * self.instance.unit_bytes
+
     def _public(self, event: Event, *, addressed: bool) -> BaselineEvent:
         unit = self.instance.unit_bytes
         return BaselineEvent(
@@ -286,7 +290,7 @@ class _Setting:
         )
 
 
-def _compulsory_bytes(graph: Workload, plan: WeightPlan, instance: Instance, alignment: int) -> int:
+def _compulsory_bytes(graph: Workload, plan: WeightPlan, instance: Instance) -> int:
     """First loads of graph inputs that are read and of streamed weights, and stores of graph outputs."""
     moved = sum(
         size
@@ -295,7 +299,7 @@ def _compulsory_bytes(graph: Workload, plan: WeightPlan, instance: Instance, ali
         )
         if is_input or is_output
     )
-    streamed = sum(-(-graph.tensors[name].bytes // alignment) * alignment for name in plan.streamed)
+    streamed = sum(plan.rounded(graph.tensors[name]) for name in plan.streamed)
     return moved * instance.unit_bytes + streamed
 
 

@@ -9,20 +9,21 @@ windows searched again give a plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-from accel.schedule._allocation_search import load_kernels as load_placer
 from accel.schedule._atomic.gap_model import replace_optimally
 from accel.schedule._atomic.greedy import greedy
 from accel.schedule._atomic.search import optimal_residencies
 from accel.schedule._atomic.warm import load_search, load_windows
 from accel.schedule._atomic.whole_prices import whole_price_bound
 from accel.schedule._atomic.windows import improve_large, lower_bound, place_adjusted
+from accel.schedule._clock import Clock
 from accel.schedule._instance import Instance
+from accel.schedule._packer.search import load_kernels as load_placer
 from accel.schedule._placement import Placed, place, place_or_shed
 from accel.schedule._residency import Residency
+from accel.schedule._running import room_of
 from accel.schedule.backends import Backend
 from accel.schedule.peak import minimal_peak_order
 from accel.schedule.plan import Method, Run, Transfer, TransferKind
@@ -80,37 +81,28 @@ class _Solution:
     def __init__(self, instance: Instance, backend: Backend, *, deadline_s: float, seed: int) -> None:
         self._instance = instance
         self._backend = backend
-        self._deadline_s = deadline_s
+        self._clock = Clock(deadline_s)
         self._seed = seed
-        self._load(load_placer)
+        self._clock.load(load_placer)
         self.plan: Placed = greedy(instance)
         self.bound = 0
         self.method: Method = "greedy"
         self.engines: list[str] = []
 
     def _is_open(self) -> bool:
-        return self.bound < self.plan.residency.cost and perf_counter() < self._deadline_s
-
-    def _load(self, load: Callable[[], None]) -> None:
-        """Load compiled kernels off the clock."""
-        started_s = perf_counter()
-        load()
-        self._deadline_s += perf_counter() - started_s
-
-    def _share(self, share: float) -> float:
-        """Reading of the clock when `share` of the time left has passed."""
-        now_s = perf_counter()
-        return now_s + share * (self._deadline_s - now_s)
+        return self.bound < self.plan.residency.cost and not self._clock.is_over
 
     def improve(self) -> None:
         """Close the gap between plan and bound, as far as time allows."""
         if not self._is_open():
             return
-        self._load(load_search)
+        self._clock.load(load_search)
+        if self._backend.name not in ("search", "cp-sat"):
+            self._clock.load(load_windows)  # a beam holds its bounds against a plan
         self._try_orders()
         if self._is_open() and self._backend.name == "search" and not self._instance.is_in_order:
             cost = self.plan.residency.cost
-            deadline_s = self._share(_ORDERS_SHARE)
+            deadline_s = self._clock.share(_ORDERS_SHARE)
             self.bound = whole_price_bound(self._instance, upper=cost, deadline_s=deadline_s)
         if not self._is_open():
             return
@@ -118,7 +110,7 @@ class _Solution:
             self._instance,
             upper=self.plan.residency.cost,
             hint=self.plan,
-            deadline_s=self._share(_SEARCH_SHARE),
+            deadline_s=self._clock.share(_SEARCH_SHARE),
             seed=self._seed,
         )
         self.bound = max(self.bound, relaxed.bound)
@@ -133,7 +125,7 @@ class _Solution:
                 self._instance,
                 lower=self.bound,
                 hint=self.plan,
-                deadline_s=self._deadline_s,
+                deadline_s=self._clock.deadline_s,
                 seed=self._seed,
             )
             self.bound = max(self.bound, bound)
@@ -144,10 +136,11 @@ class _Solution:
         instance = self._instance
         orders = [tuple(range(len(instance.operators)))]
         if not instance.is_in_order:
-            found = minimal_peak_order(instance, deadline_s=self._share(_ORDERS_SHARE))
-            orders.append(found.order)
+            found = minimal_peak_order(instance, deadline_s=self._clock.share(_ORDERS_SHARE))
+            if room_of(instance, found.order) <= instance.capacity:
+                orders.append(found.order)
         for order in orders:
-            residency, _ = replace_optimally(instance, order, deadline_s=self._share(_ORDERS_SHARE))
+            residency, _ = replace_optimally(instance, order, deadline_s=self._clock.share(_ORDERS_SHARE))
             if residency.cost < self.plan.residency.cost:
                 self._offer(self._place_quickly(residency), "greedy")
 
@@ -157,10 +150,14 @@ class _Solution:
 
     def _place(self, residency: Residency) -> None:
         """Place `residency` as it is, or failing that with fewer kept gaps."""
-        self._offer(place(residency, deadline_s=self._share(_PLACEMENT_SHARE), seed=self._seed)[0], "packing")
+        self._offer(
+            place(residency, deadline_s=self._clock.share(_PLACEMENT_SHARE), seed=self._seed)[0], "packing"
+        )
         if self._is_open():
             self._offer(
-                place_adjusted(residency, self._place_quickly, deadline_s=self._share(_PLACEMENT_SHARE)),
+                place_adjusted(
+                    residency, self._place_quickly, deadline_s=self._clock.share(_PLACEMENT_SHARE)
+                ),
                 "packing",
             )
         if self._is_open():
@@ -176,32 +173,34 @@ class _Solution:
             optimum,
             tries=_OTHER_OPTIMA,
             seed=self._seed,
-            deadline_s=self._share(_PLACEMENT_SHARE),
+            deadline_s=self._clock.share(_PLACEMENT_SHARE),
         )
         for residency in others:
-            placed, _ = place(residency, deadline_s=self._share(0.1), seed=self._seed)
+            placed, _ = place(residency, deadline_s=self._clock.share(0.1), seed=self._seed)
             self._offer(placed, "packing")
             if not self._is_open():
                 return
 
     def _improve_windows(self) -> None:
         self.engines.append("beam and windows")
-        self._load(load_windows)
+        self._clock.load(load_windows)
         start = self.plan.residency
         better = improve_large(
             self._instance,
             start,
-            deadline_s=self._share(_WINDOWS_SHARE),
+            deadline_s=self._clock.share(_WINDOWS_SHARE),
             seed=self._seed,
             lower=self.bound,
         )
         if better.cost < start.cost:
             self._offer(
-                place(better, deadline_s=self._share(_PLACEMENT_SHARE), seed=self._seed)[0], "windows"
+                place(better, deadline_s=self._clock.share(_PLACEMENT_SHARE), seed=self._seed)[0], "windows"
             )
             if better.cost < self.plan.residency.cost:
                 self._offer(
-                    place_adjusted(better, self._place_quickly, deadline_s=self._share(_PLACEMENT_SHARE)),
+                    place_adjusted(
+                        better, self._place_quickly, deadline_s=self._clock.share(_PLACEMENT_SHARE)
+                    ),
                     "windows",
                 )
                 self._offer(place_or_shed(better), "windows")
@@ -211,7 +210,7 @@ class _Solution:
                 self._instance,
                 self.plan.residency.order,
                 upper=cost,
-                deadline_s=self._deadline_s,
+                deadline_s=self._clock.deadline_s,
             )
             self.bound = max(self.bound, min(found, cost))
 

@@ -2,6 +2,7 @@
 
 A solver is any function of a program and a time limit that returns a :class:`Solution`. The scheduler
 trusts no answer: it rounds the values, holds them against every row, and replays the plan they stand for.
+That nothing is cheaper it has to believe, unless a quick plan of its own is: then the bound is refused.
 
 Examples
 --------

@@ -7,10 +7,11 @@ and the minimal peak is the least bottleneck of a path from none to all of them.
   descendants, and the fewest bytes live beside it over all such sets are a minimum cut;
 - an upper bound: the best of the file order and of a beam of sets.
 
-Where they differ a bottleneck shortest path search decides. Two facts keep it small. Live bytes are a
-submodular function of the executed set: an operator that can run within the peak reached so far and
-leaves no more live than before may run at once, since every completion without it stays as low with it
-done. And a set that every order passes parts the problem in two.
+Where they differ a bottleneck shortest path search decides. Operators that run right before the reader of
+their result, with no more room than it, are left out (``_atomic.contraction``). Two facts keep the search
+small. Live bytes are a submodular function of the executed set: an operator that can run within the peak
+reached so far and leaves no more live than before may run at once, since every completion without it stays as
+low with it done. And a set that every order passes parts the problem in two.
 
 References
 ----------
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import product
 from time import perf_counter
@@ -31,7 +32,9 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import maximum_flow
 
-from accel.schedule._instance import Instance, build_instance
+from accel.schedule._atomic.contraction import contracted
+from accel.schedule._instance import Instance
+from accel.schedule._options import seconds
 from accel.schedule._weights import Weights, plan_weights
 from accel.workload import Workload
 
@@ -87,8 +90,8 @@ def peak_minimum(
 
     Raises
     ------
-    ValueError
-        An option is out of range.
+    TypeError, ValueError
+        An option is of the wrong kind, or out of range.
 
     Examples
     --------
@@ -103,11 +106,9 @@ def peak_minimum(
     >>> peak_minimum(graph)  # a, b and c while c is made
     8
     """
-    if not time_limit_s > 0:
-        raise ValueError(f"time_limit_s must be positive, got {time_limit_s}")
-    deadline_s = perf_counter() + time_limit_s
+    deadline_s = perf_counter() + seconds(time_limit_s)
     plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
-    instance = build_instance(graph, 0, alignment=alignment, fixed_order=False, left_out=plan.left_out)
+    instance = plan.instance(graph, fixed_order=False)
     found = minimal_peak_order(instance, deadline_s=deadline_s)
     peak_bytes, bound_bytes = (
         units * instance.unit_bytes + plan.resident_bytes for units in (found.peak, found.bound)
@@ -130,6 +131,19 @@ def minimal_peak_order(instance: Instance, *, deadline_s: float) -> PeakOrder:
     deadline_s
         Reading of `time.perf_counter` at which to stop with the best order and bound so far.
     """
+    # No order needs less than its largest operator, so what fits into that does not raise the peak.
+    forward = _Moves(instance)
+    least = max(map(forward.alone, range(forward.n)), default=0)
+    smaller = contracted(replace(instance, capacity=least))
+    found = _minimal_peak_order(smaller.instance, deadline_s)
+    return PeakOrder(
+        order=smaller.expand_order(found.order),
+        peak=max(found.peak, least),
+        bound=max(found.bound, least),
+    )
+
+
+def _minimal_peak_order(instance: Instance, deadline_s: float) -> PeakOrder:
     forward = _Moves(instance)
     directions = [forward] if any(instance.in_place) else [forward, _Moves(instance, backward=True)]
     best = tuple(range(forward.n))

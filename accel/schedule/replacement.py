@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from time import perf_counter
 
+from accel._given import whole
 from accel.schedule._atomic.gap_model import replace_optimally
-from accel.schedule._instance import build_instance
+from accel.schedule._options import seconds
 from accel.schedule._weights import Weights, plan_weights
-from accel.schedule.working_set import WorkingSetError, largest_working_set
+from accel.schedule.working_set import check_room
 from accel.workload import Workload
 
 
@@ -37,25 +38,14 @@ def replacement_minimum(
     ------
     WorkingSetError
         An operator alone needs more than the scratchpad has.
-    ValueError
-        An option is out of range.
+    TypeError, ValueError
+        An option is of the wrong kind, or out of range.
     """
-    if not time_limit_s > 0:
-        raise ValueError(f"time_limit_s must be positive, got {time_limit_s}")
-    minimum, where = largest_working_set(graph, weights=weights, resident=resident, alignment=alignment)
-    if scratchpad_bytes < minimum:
-        raise WorkingSetError(
-            f"scratchpad_bytes must be at least {minimum}, the working-set minimum of operator {where}, "
-            f"got {scratchpad_bytes}"
-        )
+    time_limit_s = seconds(time_limit_s)
+    scratchpad_bytes = whole("scratchpad_bytes", scratchpad_bytes)
     plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
-    instance = build_instance(
-        graph,
-        scratchpad_bytes // alignment * alignment - plan.resident_bytes,
-        alignment=alignment,
-        fixed_order=True,
-        left_out=plan.left_out,
-    )
+    check_room(graph, plan, scratchpad_bytes, order="given")
+    instance = plan.instance(graph, scratchpad_bytes, fixed_order=True)
     order = range(len(instance.operators))
     _, bound = replace_optimally(instance, order, deadline_s=perf_counter() + time_limit_s)
     return bound * instance.unit_bytes

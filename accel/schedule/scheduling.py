@@ -7,28 +7,22 @@ References
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
-from numbers import Integral, Real
 from time import perf_counter
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
-from accel._given import whole
-from accel.schedule._instance import build_instance
-from accel.schedule._streamed_plan import streamed_plan
+from accel._given import whole, wholes
+from accel.schedule._running import in_an_order_that_runs
+from accel.schedule._scheduling_options import Options, check_known, read_options
+from accel.schedule._streaming.plan import streamed_plan
 from accel.schedule._weights import WeightPlan, Weights, plan_weights
 from accel.schedule.backends import resolve
 from accel.schedule.bound_and_pack import Found, solve
 from accel.schedule.integer_program import SolverFunction
 from accel.schedule.plan import Mode, Run, Schedule, Transfer
-from accel.schedule.working_set import WorkingSetError, largest_working_set
+from accel.schedule.working_set import Order, check_room
 from accel.workload import Workload
-
-Order: TypeAlias = Literal["free", "given"]
-
-MAX_SEED = 2**31 - 1  # of CP-SAT
-_NO_LIMIT_S = 1e6  # an infinite limit, which solvers do not take
 
 
 def schedule(
@@ -89,12 +83,14 @@ def schedule(
         Replay the plan before it is returned.
     known
         In streamed mode: a schedule of this graph, with these options, on no larger a scratchpad; the
-        result does not move more.
+        result does not move more. Atomic mode has no use for one and refuses it.
 
     Raises
     ------
     WorkingSetError
         In atomic mode, an operator alone needs more than the scratchpad has.
+    TypeError
+        An option is of the wrong kind.
     ValueError
         An option is out of range, a back end is not installed, or two operators share a name.
     ScheduleError
@@ -118,8 +114,9 @@ def schedule(
     ('OPTIMAL', 16, 0)
     """
     started_s = perf_counter()
-    order = order or default_order(mode)
-    check_options(
+    scratchpad_bytes = whole("scratchpad_bytes", scratchpad_bytes)
+    plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
+    given = read_options(
         mode=mode,
         order=order,
         time_limit_s=time_limit_s,
@@ -127,36 +124,25 @@ def schedule(
         alignment=alignment,
         tile_reserve_bytes=tile_reserve_bytes,
     )
-    _check_graph(graph)
-    whole("scratchpad_bytes", scratchpad_bytes)
+    order, alignment, tile_reserve_bytes = given.order, given.alignment, given.tile_reserve_bytes
+    if known is not None:
+        options = {"weights": weights, "resident": plan.resident, "alignment": alignment}
+        check_known(known, mode, scratchpad_bytes, options)
     solver = resolve(backend)
-    plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
-    _check_room(graph, scratchpad_bytes, mode, weights, plan, alignment, tile_reserve_bytes)
-    capacity = scratchpad_bytes // alignment * alignment - plan.resident_bytes
-    deadline_s = started_s + min(time_limit_s, _NO_LIMIT_S)
+    _check_room(graph, scratchpad_bytes, mode, order, plan, alignment, tile_reserve_bytes)
+    deadline_s = started_s + given.time_limit_s
     if mode == "streamed":
-        found = _streamed(
-            graph,
-            capacity,
-            order=order,
-            left_out=plan.left_out,
-            tile_reserve_bytes=tile_reserve_bytes,
-            alignment=alignment,
-            deadline_s=deadline_s,
-            seed=seed,
-            known=known,
-        )
+        known = None if known is None else _moved_down(known, plan.resident_bytes)
+        found = _streamed(graph, scratchpad_bytes, plan, given, deadline_s=deadline_s, known=known)
     else:
-        instance = build_instance(
-            graph, capacity, alignment=alignment, fixed_order=order == "given", left_out=plan.left_out
-        )
-        found = solve(instance, solver, deadline_s=deadline_s, seed=seed)
+        instance = plan.instance(graph, scratchpad_bytes, fixed_order=order == "given")
+        found = solve(in_an_order_that_runs(instance), solver, deadline_s=deadline_s, seed=given.seed)
     steps = {name: t for t, name in enumerate(found.order)}
     moved = [
         Transfer(
             step=min(steps[operator.name] for operator in graph.consumers[name]),
             tensor=name,
-            bytes=-(-graph.tensors[name].bytes // alignment) * alignment,
+            bytes=plan.rounded(graph.tensors[name]),
             kind="load",
         )
         for name in plan.streamed
@@ -171,7 +157,7 @@ def schedule(
         tile_reserve_bytes=tile_reserve_bytes,
         order=found.order,
         residency=(
-            *_resident_runs(graph, plan, alignment),
+            *_resident_runs(graph, plan),
             *(replace(run, address=run.address + plan.resident_bytes) for run in found.residency),
         ),
         transfers=tuple(sorted((*moved, *found.transfers), key=lambda move: move.step)),
@@ -189,26 +175,23 @@ def schedule(
 
 def _streamed(
     graph: Workload,
-    capacity: int,
+    scratchpad_bytes: int,
+    plan: WeightPlan,
+    options: Options,
     *,
-    order: Order,
-    left_out: frozenset[str],
-    tile_reserve_bytes: int,
-    alignment: int,
     deadline_s: float,
-    seed: int,
     known: Schedule | None,
 ) -> Found:
     """Plan in streamed mode, in the terms of atomic ones."""
     found = streamed_plan(
         graph,
-        capacity,
-        order=order,
-        left_out=left_out,
-        tile_reserve_bytes=tile_reserve_bytes,
-        alignment=alignment,
+        scratchpad_bytes // options.alignment * options.alignment - plan.resident_bytes,
+        order=options.order,
+        left_out=plan.left_out,
+        tile_reserve_bytes=options.tile_reserve_bytes,
+        alignment=options.alignment,
         time_limit_s=max(deadline_s - perf_counter(), 1e-9),
-        seed=seed,
+        seed=options.seed,
         known=known,
     )
     return Found(
@@ -221,11 +204,6 @@ def _streamed(
         model_size="",
         warm_start=known is not None,
     )
-
-
-def default_order(mode: Mode) -> Order:
-    """Order of the operators where none is asked for."""
-    return "free" if mode == "atomic" else "given"
 
 
 def sweep(
@@ -247,10 +225,19 @@ def sweep(
     on_plan
         Called with each plan when it is there.
     options
-        Of :func:`schedule`; the time limit is that of each size.
+        Of :func:`schedule`, but for `known`; the time limit is that of each size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A size or an option is wrong; before the first schedule, unless the option is of a larger size.
     """
+    if "known" in options:
+        raise TypeError("known is no option of a sweep, which hands each plan to the next size")
+    if on_plan is not None and not callable(on_plan):
+        raise TypeError(f"on_plan must be a function of a schedule, got {on_plan!r:.80}")
     plans: list[Schedule] = []
-    for size in sorted(set(scratchpad_sizes)):
+    for size in sorted(set(wholes("scratchpad_sizes", scratchpad_sizes))):
         known = plans[-1] if plans and options.get("mode") == "streamed" else None
         plan = schedule(graph, size, known=known, **options)
         if plans and plans[-1].noncompulsory_bytes < plan.noncompulsory_bytes:
@@ -261,62 +248,28 @@ def sweep(
     return tuple(plans)
 
 
-def _resident_runs(graph: Workload, plan: WeightPlan, alignment: int) -> list[Run]:
+def _resident_runs(graph: Workload, plan: WeightPlan) -> list[Run]:
     """Resident weights from address 0 on, for the whole run."""
     runs: list[Run] = []
     address = 0
     for name in plan.resident:
-        size = -(-graph.tensors[name].bytes // alignment) * alignment
+        size = plan.rounded(graph.tensors[name])
         runs.append(Run(tensor=name, start=0, end=len(graph.operators) - 1, address=address, bytes=size))
         address += size
     return runs
 
 
-def check_options(
-    *,
-    mode: Any,
-    order: Any,
-    time_limit_s: Any,
-    seed: Any,
-    alignment: Any,
-    tile_reserve_bytes: Any,
-) -> None:
-    """Check the options of :func:`schedule` that need no graph.
-
-    Raises
-    ------
-    TypeError, ValueError
-        One of them is out of range.
-    """
-    for name, value, allowed in (("mode", mode, Mode), ("order", order, Order)):
-        if value not in get_args(allowed) and not (name == "order" and value is None):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}; got {value!r}")
-    if isinstance(time_limit_s, bool) or not isinstance(time_limit_s, Real):
-        raise TypeError(f"time_limit_s must be a number of seconds, got {time_limit_s!r}")
-    if not float(time_limit_s) > 0:
-        raise ValueError(f"time_limit_s must be positive, got {time_limit_s}")
-    is_whole = isinstance(seed, Integral) and not isinstance(seed, bool)
-    if not is_whole or not 0 <= int(seed) <= MAX_SEED:
-        raise ValueError(f"seed must be a whole number in 0..{MAX_SEED}, got {seed!r}")
-    whole("alignment", alignment)
-    whole("tile_reserve_bytes", tile_reserve_bytes, least=0)
-    if tile_reserve_bytes and mode != "streamed":
-        raise ValueError(f"tile_reserve_bytes is for mode 'streamed', got {tile_reserve_bytes} in {mode!r}")
-
-
-def _check_graph(graph: Workload) -> None:
-    if not isinstance(graph, Workload):
-        raise TypeError(f"graph must be a Workload, got {graph!r:.80}")
-    names = Counter(operator.name for operator in graph.operators)
-    if repeated := [name for name, count in names.items() if count > 1]:
-        raise ValueError(f"operator names must differ, got {repeated[0]} {names[repeated[0]]} times")
+def _moved_down(known: Schedule, resident_bytes: int) -> Schedule:
+    """`known` with the addresses that its stays have above the resident weights."""
+    stays = (replace(run, address=run.address - resident_bytes) for run in known.residency)
+    return replace(known, residency=tuple(stays))
 
 
 def _check_room(
     graph: Workload,
     scratchpad_bytes: int,
     mode: Mode,
-    weights: Weights,
+    order: Order,
     plan: WeightPlan,
     alignment: int,
     tile_reserve_bytes: int,
@@ -332,12 +285,4 @@ def _check_room(
                 f"got {scratchpad_bytes}"
             )
         return
-    resident = plan.resident if weights == "resident" else None
-    minimum, where = largest_working_set(graph, weights=weights, resident=resident, alignment=alignment)
-    if scratchpad_bytes < minimum:
-        beside = f" beside {plan.resident_bytes} bytes of resident weights" if plan.resident_bytes else ""
-        raise WorkingSetError(
-            f"scratchpad_bytes must be at least {minimum}, the working-set minimum: operator {where} needs "
-            f"{minimum - plan.resident_bytes} bytes at once{beside}; got {scratchpad_bytes}; "
-            f"mode='streamed' has no such limit"
-        )
+    check_room(graph, plan, scratchpad_bytes, order=order)

@@ -31,9 +31,9 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from accel.schedule import _streamed_dp, _streamed_milp
-from accel.schedule._streamed_kept import KeepMethod, Kept, Residency
-from accel.schedule._streamed_problem import Streaming, Use, streaming_of
+from accel.schedule._streaming import dynamic_program, gap_program
+from accel.schedule._streaming.kept import KeepMethod, Kept, Residency
+from accel.schedule._streaming.problem import Streaming, Use, streaming_of
 
 __all__ = ["Backend", "KeepMethod", "Kept", "Residency", "Streaming", "Use", "keep", "streaming_of"]
 
@@ -101,7 +101,7 @@ def keep(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
     most_work = {"dynamic-program": _MOST_WORK_ALONE, "integer-program": 0}.get(backend, _MOST_WORK)
-    kept, fate, is_left = _streamed_dp.solve(
+    kept, fate, is_left = dynamic_program.solve(
         problem.size_bytes,
         problem.first,
         problem.step,
@@ -121,7 +121,7 @@ def keep(
             raise ValueError(
                 f"backend 'dynamic-program' takes at most {_MOST_WORK_ALONE} states, this problem needs more"
             )
-        chosen = _streamed_milp.solve_parts(
+        chosen = gap_program.solve_parts(
             problem,
             kept,
             fate,
@@ -129,7 +129,7 @@ def keep(
             deadline_s=perf_counter() + time_limit_s,
             tolerance=tolerance,
         )
-        kept, missing, solver = chosen.kept, chosen.missing_bytes, _streamed_milp.SOLVER
+        kept, missing, solver = chosen.kept, chosen.missing_bytes, gap_program.SOLVER
         method = "greedy" if chosen.is_greedy else "integer-program"
     kept.setflags(write=False)
     total_bytes = int(problem.costs(kept).sum())

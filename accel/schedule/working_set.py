@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
-from accel.schedule._weights import Weights, plan_weights
-from accel.workload import Operator, Workload
+from accel.schedule._options import one_of
+from accel.schedule._running import least_room
+from accel.schedule._weights import WeightPlan, Weights, plan_weights
+from accel.workload import Workload
+
+Order: TypeAlias = Literal["free", "given"]
 
 
 class WorkingSetError(ValueError):
     """The scratchpad cannot hold what one operator reads and writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkingSet:
+    """The smallest scratchpad in bytes, and the operator that needs it (empty if resident weights do)."""
+
+    bytes: int
+    operator: str
 
 
 def working_set_minimum(
@@ -18,11 +32,11 @@ def working_set_minimum(
     weights: Weights = "streamed",
     resident: Collection[str] | None = None,
     alignment: int = 1,
+    order: Order = "free",
 ) -> int:
     """Bytes of the smallest scratchpad on which every operator of `graph` can run: M_R.
 
-    An operator in place needs no room for its output where one of its inputs is dead afterwards in
-    every order, that is, where all other readers of the input come before it.
+    An operator in place needs no room for its output where it is the last to read one of its inputs.
 
     Parameters
     ----------
@@ -30,55 +44,44 @@ def working_set_minimum(
         What becomes of parameters, see :func:`accel.schedule.schedule`.
     alignment
         Sizes are rounded up to it.
+    order
+        ``"free"``: of the best order, which matters to operators in place alone; ``"given"``: in file
+        order.
 
     Raises
     ------
     ValueError
         An option is out of range.
     """
-    return largest_working_set(graph, weights=weights, resident=resident, alignment=alignment)[0]
-
-
-def largest_working_set(
-    graph: Workload, *, weights: Weights, resident: Collection[str] | None, alignment: int
-) -> tuple[int, str]:
-    """Bytes of the largest working set with resident weights, and the first operator that has it."""
     plan = plan_weights(graph, weights, resident=resident, alignment=alignment)
-    left_out = plan.left_out
-    size = {
-        name: 0 if name in left_out else -(-tensor.bytes // alignment) * alignment
-        for name, tensor in graph.tensors.items()
-    }
-    before: dict[str, frozenset[str]] = {}
-    if any(operator.in_place for operator in graph.operators):
-        before = _ancestors(graph)
-    best = (plan.resident_bytes, "")
-    for operator in graph.operators:
-        used = sum(size[name] for name in {*operator.inputs, *operator.outputs})
-        if operator.in_place and _dies(graph, operator, size, before):
-            used -= size[operator.outputs[0]]
-        if plan.resident_bytes + used > best[0]:
-            best = (plan.resident_bytes + used, operator.name)
-    return best
+    one_of("order", order, get_args(Order))
+    return largest_working_set(graph, plan, order=order).bytes
 
 
-def _dies(
-    graph: Workload, operator: Operator, size: dict[str, int], before: dict[str, frozenset[str]]
-) -> bool:
-    """Whether an input whose block the output may take is dead afterwards in every order."""
-    room = size[operator.outputs[0]]
-    return any(
-        size[name] >= room > 0
-        and name not in graph.outputs
-        and all(other is operator or other.name in before[operator.name] for other in graph.consumers[name])
-        for name in operator.inputs
-    )
+def largest_working_set(graph: Workload, plan: WeightPlan, *, order: Order) -> WorkingSet:
+    """Working-set minimum with resident weights, and the operator that needs it."""
+    instance = plan.instance(graph, fixed_order=order == "given")
+    found = least_room(instance)
+    where = "" if found.operator is None else instance.operators[found.operator]
+    return WorkingSet(plan.resident_bytes + found.units * instance.unit_bytes, where)
 
 
-def _ancestors(graph: Workload) -> dict[str, frozenset[str]]:
-    """Names of the operators that must run before each operator."""
-    found: dict[str, frozenset[str]] = {}
-    for operator in graph.operators:
-        makers = {graph.producer[name].name for name in operator.inputs if name in graph.producer}
-        found[operator.name] = frozenset(makers).union(*(found[name] for name in makers))
-    return found
+def check_room(graph: Workload, plan: WeightPlan, scratchpad_bytes: int, *, order: Order) -> None:
+    """Refuse a scratchpad on which not every operator can run.
+
+    Raises
+    ------
+    WorkingSetError
+        It is below the working-set minimum.
+    """
+    least = largest_working_set(graph, plan, order=order)
+    if scratchpad_bytes < least.bytes:
+        beside = f" beside {plan.resident_bytes} bytes of resident weights" if plan.resident_bytes else ""
+        in_order = ""
+        if order == "given" and least.bytes > largest_working_set(graph, plan, order="free").bytes:
+            in_order = " in file order"
+        raise WorkingSetError(
+            f"scratchpad_bytes must be at least {least.bytes}, the working-set minimum{in_order}: operator "
+            f"{least.operator} needs {least.bytes - plan.resident_bytes} bytes at once{beside}; got "
+            f"{scratchpad_bytes}; mode='streamed' has no such limit"
+        )

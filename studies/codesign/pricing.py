@@ -193,4 +193,4 @@ def step_workload(task: str, batch: int) -> Workload:
 
     network = TASKS[task].network().to("meta")
     inputs = torch.empty(batch, *TASKS[task].input_shape, device="meta")
-    return training_step(Workload.from_torch(network, inputs))
+    return training_step(Workload.from_torch(network, inputs, fold_parameters=False))

@@ -111,7 +111,7 @@ def schedule(
 
     for path in (json_path, html_path):
         check_folder(path)
-    if json_path is not None and json_path == html_path:
+    if json_path is not None and html_path is not None and json_path.resolve() == html_path.resolve():
         refuse(f"--json and --html must name two files, got {json_path} for both")
     try:
         request = Request(

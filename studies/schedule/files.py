@@ -52,10 +52,6 @@ def totals(plan: Schedule) -> dict[str, Any]:
     return {name: getattr(plan, name) for name in names}
 
 
-def _baselines(answer: Answer, plan: Schedule) -> dict[str, Any]:
-    return {"baselines": dict(answer.sweep_baselines.get(plan.scratchpad_bytes, {}))}
-
-
 def _records(table: Any) -> list[dict[str, Any]]:
     return [
         {key: value.item() if hasattr(value, "item") else value for key, value in row.items()}

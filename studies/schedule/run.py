@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 
 from accel.schedule import Schedule, WorkingSetError, peak_minimum, sweep
-from accel.schedule._weights import Weights
+from accel.schedule._scheduling_options import default_order, read_options
+from accel.schedule._weights import Weights, plan_weights
 from accel.schedule.backends import resolve
 from accel.schedule.baselines import baselines, layer_by_layer
 from accel.schedule.plan import Mode
 from accel.schedule.replacement import replacement_minimum
-from accel.schedule.scheduling import Order, check_options, default_order
-from accel.schedule.working_set import largest_working_set
+from accel.schedule.working_set import Order, WorkingSet, largest_working_set
 from accel.workload import Workload
 from studies.model import OWN, Model, open_model, parse_stored, read_formats
 
@@ -99,7 +99,7 @@ class Answer:
     baselines
         At that size; ``None`` in streamed mode.
     saving
-        ``None`` in streamed mode.
+        ``None`` in streamed mode, and where operators in place have no room in file order.
     sweep
         Plans by ascending size, `plan` among them where its size is in the sweep.
     sweep_baselines
@@ -145,13 +145,14 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
     """
     watcher = watcher or _no_one
     resolve(request.backend)  # a missing one is told before the network is read
-    check_options(**_options(request), alignment=request.alignment)
+    read_options(**_options(request), alignment=request.alignment)
     watcher("reading the network", 0, 0)
     workload = _stored(request, open_model(request.model))
     weights: Weights = request.weights or ("tracked" if request.model.training else "streamed")
     alignment = request.alignment
-    minimum, where = largest_working_set(workload, weights=weights, resident=None, alignment=alignment)
-    sizes = _sizes(request, minimum, where)
+    taking_part = plan_weights(workload, weights, alignment=alignment)
+    least = largest_working_set(workload, taking_part, order=request.order or default_order("atomic"))
+    sizes = _sizes(request, least)
     options = {"weights": weights, "backend": request.backend, "alignment": alignment} | _options(request)
     watcher("minimal peak", 0, 0)
     peak = peak_minimum(workload, weights=weights, alignment=alignment, time_limit_s=request.time_limit_s)
@@ -175,7 +176,7 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
     size = request.scratchpad_bytes or sizes[0]
     plan = plans[size]
     saving = None
-    if size in tables and request.mode == "atomic":
+    if size in tables and not _chosen(tables[size], REFERENCE).empty:
         in_order = replacement_minimum(
             workload, size, weights=weights, alignment=alignment, time_limit_s=request.time_limit_s
         )
@@ -183,8 +184,8 @@ def answer(request: Request, *, watcher: Watcher | None = None) -> Answer:
     return Answer(
         request=request,
         workload=workload,
-        working_set_bytes=minimum,
-        working_set_operator=where,
+        working_set_bytes=least.bytes,
+        working_set_operator=least.operator,
         peak_bytes=peak,
         plan=plan,
         baselines=tables.get(size),
@@ -229,7 +230,7 @@ def _stored(request: Request, workload: Workload) -> Workload:
         raise ValueError(f"{request.formats}: {error}") from None
 
 
-def _sizes(request: Request, minimum: int, where: str) -> list[int]:
+def _sizes(request: Request, working_set: WorkingSet) -> list[int]:
     """Sizes that have a schedule, ascending.
 
     Raises
@@ -240,7 +241,7 @@ def _sizes(request: Request, minimum: int, where: str) -> list[int]:
     asked = sorted({*request.sweep, *([request.scratchpad_bytes] if request.scratchpad_bytes else [])})
     if not asked:
         raise ValueError("--scratchpad or --sweep must give a size, got neither")
-    least = minimum if request.mode == "atomic" else request.tile_reserve_bytes
+    least = working_set.bytes if request.mode == "atomic" else request.tile_reserve_bytes
     found = [size for size in asked if size >= max(least, request.alignment)]
     wanted = request.scratchpad_bytes or asked[-1]
     if wanted in found:
@@ -250,8 +251,8 @@ def _sizes(request: Request, minimum: int, where: str) -> list[int]:
         floor, what = (request.alignment, "alignment") if is_tiny else (least, "tile reserve")
         raise ValueError(f"a scratchpad must have at least {floor} bytes, the {what}, got {wanted}")
     raise WorkingSetError(
-        f"a scratchpad of {wanted} bytes is too small: operator {where} alone needs {minimum} bytes, the "
-        f"working-set minimum M_R; --mode streamed has no such limit"
+        f"a scratchpad of {wanted} bytes is too small: operator {working_set.operator} alone needs "
+        f"{working_set.bytes} bytes, the working-set minimum M_R; --mode streamed has no such limit"
     )
 
 
@@ -269,10 +270,15 @@ def _saving(plan: Schedule, table: pd.DataFrame, in_order_bytes: int) -> Saving:
 
 def _noncompulsory(table: pd.DataFrame, **keys: str) -> int:
     """Non-compulsory bytes of one baseline."""
+    return int(_chosen(table, keys)["noncompulsory_bytes"].iloc[0])
+
+
+def _chosen(table: pd.DataFrame, keys: Mapping[str, str]) -> pd.DataFrame:
+    """Rows of `table` with these values."""
     chosen = table
     for key, value in keys.items():
         chosen = chosen[chosen[key] == value]
-    return int(chosen["noncompulsory_bytes"].iloc[0])
+    return chosen
 
 
 def _no_one(stage: str, done: int, total: int) -> None:

@@ -21,7 +21,8 @@ def parse_size(text: str) -> int:
     Raises
     ------
     ValueError
-        It is no such text, no whole number of bytes, or not positive.
+        It is no such text, no whole number of bytes, not positive, or in KB, which means 1000 bytes to some
+        and 1024 to others.
 
     Examples
     --------
@@ -32,6 +33,8 @@ def parse_size(text: str) -> int:
     unit = _UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None:
         raise ValueError(f"a size must be a number with B, KiB, MiB, GiB, kB, MB or GB, got {text!r}")
+    if found[2].upper() == "KB" and found[2] != "kB":
+        raise ValueError(f"a size must be in KiB, 1024 bytes, or in kB, 1000 bytes, got {text!r}")
     size = Fraction(found[1]) * unit
     if size.denominator != 1 or not 1 <= size < LIMIT:
         raise ValueError(f"a size must be a whole number of bytes, at least 1 and below 2**62, got {text!r}")

@@ -16,7 +16,7 @@ from rich.progress import (
 from rich.table import Table
 
 from accel.schedule import Schedule
-from studies.console import count, new_console, plain_table, section
+from studies.console import count, new_console, paragraph, plain_table, section
 from studies.schedule.run import Answer
 from studies.schedule.sizes import size_text
 from studies.schedule.tables import moved_tensors, savings, traffic_by_size
@@ -64,7 +64,7 @@ def show(answer: Answer, *, top: int = 12, console: Console | None = None) -> No
     """
     out = console or new_console()
     for line in header(answer):
-        out.print(line, soft_wrap=True)
+        paragraph(out, line)
     section(out, f"optimum on {size_text(answer.plan.scratchpad_bytes)}", _traffic(answer.plan))
     if answer.baselines is not None:
         _baselines(out, answer)
@@ -133,7 +133,7 @@ def _baselines(out: Console, answer: Answer) -> None:
         moved = int(row["noncompulsory_bytes"])
         table.add_row(
             str(row["order"]),
-            str(row["replacement"]),
+            str(row["replacement"]).replace("-", " "),
             str(row["allocation"]),
             f"{moved:,}",
             si(moved, "B"),
@@ -171,7 +171,7 @@ def _sweep(out: Console, answer: Answer) -> None:
         table.add_row(size_text(row["scratchpad_bytes"]), row["status"], *cells)
     section(out, "non-compulsory traffic by scratchpad size", table)
     if answer.too_small:
-        out.print(too_small(answer), soft_wrap=True)
+        paragraph(out, too_small(answer))
 
 
 def too_small(answer: Answer) -> str:

@@ -14,10 +14,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import TIMEOUT_MAX, Timer
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -308,19 +305,6 @@ def residency_of(instance: Instance, moves: Sequence[Move]) -> Residency:
         dropped.update((v, last_use[v]) for v in move.dropped)
         last_use.update((v, t) for v in instance.touched(move.operator))
     return Residency(instance, order, all_gaps(instance, order) - dropped)
-
-
-@contextmanager
-def stop_at(deadline_s: float) -> Iterator[NDArray[np.int64]]:
-    """Give a number that is 0 until the clock of `time.perf_counter` reaches `deadline_s`."""
-    stop = np.zeros(1, np.int64)
-    timer = Timer(min(max(0.0, deadline_s - perf_counter()), TIMEOUT_MAX), stop.fill, (1,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield stop
-    finally:
-        timer.cancel()
 
 
 def _apart(

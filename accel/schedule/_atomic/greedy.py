@@ -5,11 +5,14 @@ from __future__ import annotations
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed, place_or_shed
 from accel.schedule._residency import Residency, all_gaps
+from accel.schedule._running import room_of
 
 
 def greedy(instance: Instance) -> Placed:
     """Cheapest of the plans that furthest-next-use replacement gives for a few orders."""
-    orders = {tuple(range(len(instance.operators))), _least_live_order(instance)}
+    orders = {tuple(range(len(instance.operators)))}  # the instance lists them in an order that runs
+    if room_of(instance, order := _least_live_order(instance)) <= instance.capacity:
+        orders.add(order)
     plans = [place_or_shed(_replace_furthest(instance, order)) for order in sorted(orders)]
     return min(plans, key=lambda plan: plan.residency.cost)
 

@@ -5,9 +5,16 @@ that is still needed is paid at once: its later refetch, and its store where no 
 fetch is then free when it happens, so of two states at one price the one that holds less is as good.
 
 States are taken by what was paid plus what must still be paid (`step_bounds`), so the first complete one is
-optimal. Three things keep them few. Of tensors that can be exchanged without a difference, such as the
-operands of the same concatenations, the first are evicted first. Operators that only take up room wait until
-right before a reader of their result (`late_operators`). And safe chains run without a choice.
+optimal. Four things keep them few. Of tensors that can be exchanged without a difference, such as the
+operands of the same concatenations, one is evicted first. Of others those stay that are read first. Operators
+that only take up room wait until right before a reader of their result (`contraction`, `late_operators`). And
+safe chains run without a choice.
+
+Read first. Let two states with the same operators done differ in that one holds v where the other holds w: v
+is read once more, w never before that in any order, v is no larger than w and no dearer to drop. Then the
+one that holds v is as good, if it cost no more. It can go on as the other does: v stays where w does, and is
+dropped when w is. Once v has been read, which the other fetched for that, w is out at no further cost until
+it is read, whatever becomes of it in the other. For several such pairs the same holds.
 
 Safe chains. Let operators c_1 .. c_k be ready one after the other, each reading a result of the one before,
 fit without evictions, and leave resident: of what was resident before them all but K, and in addition W, all
@@ -34,13 +41,15 @@ import numpy as np
 import numpy.typing as npt
 
 from accel.schedule._atomic import step_bounds as bounds
-from accel.schedule._atomic.late_operators import late_operators
+from accel.schedule._atomic.contraction import contracted
+from accel.schedule._atomic.late_operators import late_operators, late_targets
 from accel.schedule._instance import Instance
 from accel.schedule._kernels import search as kernels
 from accel.schedule._kernels import search_moves as moves
 from accel.schedule._residency import Residency, all_gaps
 
 _BUDGET = 1 << 16  # eviction sets and comparisons of states between two looks at the clock
+_IS_EXCHANGED = True  # whether those tensors stay that are read first
 _PATIENCE = 1 << 17  # of them, for one state
 _CHAIN_LIMIT = moves.MAX_CHAIN
 _MAX_POOL_BYTES = 1 << 30  # the search ends as if out of time when its states take more
@@ -67,8 +76,11 @@ def search(instance: Instance, *, upper: int, deadline_s: float) -> Relaxed:
     deadline_s
         Reading of `time.perf_counter` at which to stop with the bound reached.
     """
-    steps = bounds.step_bounds(instance, deadline_s=deadline_s)
-    return _search(instance, steps, range(len(instance.operators)), upper=upper, deadline_s=deadline_s)
+    smaller = contracted(instance)
+    steps = bounds.step_bounds(smaller.instance, deadline_s=deadline_s)
+    numbering = range(len(smaller.instance.operators))
+    found = _search(smaller.instance, steps, numbering, upper=upper, deadline_s=deadline_s)
+    return Relaxed(found.bound, None if found.residency is None else smaller.expand(found.residency))
 
 
 def optimal_residencies(
@@ -85,16 +97,18 @@ def optimal_residencies(
     deadline_s
         Reading of `time.perf_counter` after which none is looked for.
     """
-    steps = bounds.step_bounds(instance, deadline_s=deadline_s)
+    smaller = contracted(instance)
+    steps = bounds.step_bounds(smaller.instance, deadline_s=deadline_s)
     random = np.random.default_rng(seed)
     seen: set[tuple[tuple[int, ...], frozenset[tuple[int, int]]]] = set()
     for k in range(tries):
-        n = len(instance.operators)
+        n = len(smaller.instance.operators)
         numbering = [int(i) for i in random.permutation(n)] if k else range(n)
-        found = _search(instance, steps, numbering, upper=optimum + 1, deadline_s=deadline_s).residency
+        outcome = _search(smaller.instance, steps, numbering, upper=optimum + 1, deadline_s=deadline_s)
+        found = outcome.residency
         if found is not None and (found.order, found.kept) not in seen:
             seen.add((found.order, found.kept))
-            yield found
+            yield smaller.expand(found)
         if perf_counter() > deadline_s:
             return
 
@@ -147,6 +161,15 @@ class _Arrays:
         over = [[index.get(v, -1) for v in instance.in_place[i]] for i in self._operators]
         taken = {v for row in over for v in row}
         late = late_operators(instance)
+        targets = late_targets(instance, late)
+        needed = [0] * len(self._operators)
+        earlier = [
+            1 << k | sum(1 << at[p] for p in range(len(at)) if instance.ancestors[i] >> p & 1)
+            for k, i in enumerate(self._operators)
+        ]
+        for i in {c for found in targets for c in found}:
+            waiting = {j for j in late if i in targets[j]}
+            needed[at[i]] = earlier[at[i]] & ~sum(1 << at[j] for j in (*waiting, i))
         self._free_copy = np.array([instance.always_backed[v] for v in self._tensors], np.bool_)
         self.problem = moves.Problem(
             instance.capacity,
@@ -163,6 +186,9 @@ class _Arrays:
             _integers(sum(instance.size[v] for v in instance.writes[i][:1]) for i in self._operators),
             *_flat(over),
             np.array([i in late for i in self._operators], np.bool_),
+            *_flat([[at[c] for c in targets[i]] for i in self._operators]),
+            _rows(earlier if _IS_EXCHANGED else [0] * len(earlier)),
+            _rows(needed),
             _integers(at[step.operator] for step in steps),
             _integers(step.units for step in steps),
             *_flat([[index[v] for v in step.share] for step in steps]),
@@ -230,6 +256,14 @@ class _Arrays:
                 last_use.update(dict.fromkeys(instance.touched(i), len(order)))
                 order.append(i)
         return Residency(instance, tuple(order), all_gaps(instance, order) - dropped)
+
+
+def _rows(sets: Sequence[int]) -> npt.NDArray[np.uint64]:
+    """Bit sets as rows of words, one set per operator."""
+    words = -(-max(len(sets), 1) // 64)
+    low = (1 << 64) - 1
+    rows = [[found >> 64 * w & low for w in range(words)] for found in sets]
+    return np.array(rows, np.uint64).reshape(len(sets), words)
 
 
 def _integers(values: Iterator[int]) -> npt.NDArray[np.int64]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from functools import cache
 from math import inf
 
-from accel.schedule._allocation_search import load_kernels as load_placer
 from accel.schedule._atomic.beam import EXACT, Options, Part
 from accel.schedule._atomic.gap_model import replace_optimally
 from accel.schedule._atomic.search import search
 from accel.schedule._atomic.windows import lower_bound
 from accel.schedule._instance import Instance
+from accel.schedule._packer.search import load_kernels as load_placer
 
 
 @cache

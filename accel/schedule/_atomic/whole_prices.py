@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 
+from accel.schedule._atomic.contraction import contracted
 from accel.schedule._atomic.step_bounds import Cuts
 from accel.schedule._instance import Instance
 
@@ -33,6 +34,7 @@ def whole_price_bound(instance: Instance, *, upper: int, deadline_s: float) -> i
     deadline_s
         Reading of `time.perf_counter` after which no further operator is looked at.
     """
+    instance = contracted(instance).instance
     cuts = Cuts(instance)
     alone: dict[int, int] = {}
     for i in cuts.candidates():

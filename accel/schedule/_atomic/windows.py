@@ -17,8 +17,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.schedule._atomic.beam import EXACT, Move, Options, Part, State, residency_of, stop_at
+from accel.schedule._atomic.beam import EXACT, Move, Options, Part, State, residency_of
+from accel.schedule._atomic.contraction import contracted
 from accel.schedule._atomic.gap_model import replace_optimally, room_by_step
+from accel.schedule._clock import stop_at
 from accel.schedule._instance import Instance
 from accel.schedule._placement import Placed, Rectangles, rectangles
 from accel.schedule._residency import Residency
@@ -57,9 +59,11 @@ def improve_large(
     lower
         Units; a residency that costs no more is good enough.
     """
-    best = start
-    for found in _candidates(instance, start, deadline_s=deadline_s, seed=seed, lower=lower):
-        best = found
+    smaller = contracted(instance)
+    first = smaller.contract(start)
+    best = smaller.expand(first) if first.cost < start.cost else start
+    for found in _candidates(smaller.instance, first, deadline_s=deadline_s, seed=seed, lower=lower):
+        best = smaller.expand(found)
     return best
 
 
@@ -128,6 +132,8 @@ def lower_bound(
         Effort, as a number of states of one part. Those left out of a full level count with what they
         have cost and must still cost.
     """
+    smaller = contracted(instance)
+    instance, order = smaller.instance, smaller.contract_order(order)
     bound = 0
     n = len(order)
     options = replace(EXACT, width=2000, most_nodes=most_states)

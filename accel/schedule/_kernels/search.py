@@ -10,14 +10,15 @@ import numpy as np
 from numba import njit
 
 from accel.schedule._kernels.growing import copy, grown, grown_rows, sift_down, sift_up
+from accel.schedule._kernels.late_moves import list_waiting, may_run
 from accel.schedule._kernels.search_moves import (
     MAX_CHAIN,
     MAX_DROPPABLE,
     add,
     discard,
+    is_read_before,
     list_droppable,
     list_ready,
-    may_follow,
     price,
     room_beside,
     run_operator,
@@ -49,29 +50,61 @@ class Pool(NamedTuple):
 
 
 @njit(cache=True)
-def price_to_become(have_resident, have_backed, resident, backed, size, limit):
-    """Units that turn one state into another: drop what only it holds, store what only the other has.
+def price_to_become(p, done, have_resident, have_backed, resident, backed, limit, taken):
+    """Units that turn one state into one that is as good as another.
 
-    What only the other holds is fetched, which has been paid for. Stops above `limit`.
+    Drop what only it holds, store what only the other has. What only the other holds is fetched, which has
+    been paid for. A tensor need not be dropped in whose place the other holds one that is read later
+    (`_atomic.search`); each is `taken` once. Stops above `limit`.
     """
     total = 0
     for w in range(resident.shape[0]):
-        extra = have_resident[w] & ~resident[w]
-        unstored = (extra | (have_resident[w] & backed[w])) & ~have_backed[w]
+        unstored = have_resident[w] & resident[w] & backed[w] & ~have_backed[w]
         v = w << 6
-        either = extra | unstored
-        while either != np.uint64(0):
-            if extra & np.uint64(1):
-                total += size[v]
+        while unstored != np.uint64(0):
             if unstored & np.uint64(1):
-                total += size[v]
-            if total > limit:
-                return total
-            either >>= np.uint64(1)
-            extra >>= np.uint64(1)
+                total += p.size[v]
+                if total > limit:
+                    return total
             unstored >>= np.uint64(1)
             v += 1
+    for w in range(resident.shape[0]):
+        taken[w] = np.uint64(0)
+    for w in range(resident.shape[0]):
+        extra = have_resident[w] & ~resident[w]
+        v = w << 6
+        while extra != np.uint64(0):
+            if extra & np.uint64(1):
+                paid = price(v, have_backed, p.size)
+                if total + paid > limit and not is_exchanged(
+                    p, v, done, have_resident, have_backed, resident, backed, taken
+                ):
+                    return total + paid
+                if total + paid <= limit:
+                    total += paid
+            extra >>= np.uint64(1)
+            v += 1
     return total
+
+
+@njit(cache=True)
+def is_exchanged(p, v, done, have_resident, have_backed, resident, backed, taken):
+    """Whether a tensor takes the place of `v` in the other state that is as large and dear and read later."""
+    for w in range(resident.shape[0]):
+        other = resident[w] & ~have_resident[w] & ~taken[w]
+        u = w << 6
+        while other != np.uint64(0):
+            if (
+                other & np.uint64(1)
+                and p.size[v] <= p.size[u]
+                and price(v, have_backed, p.size) <= price(u, backed, p.size)
+                and is_read_before(v, u, done, p.readers_at, p.readers, p.earlier)
+            ):
+                add(taken, u)
+                return True
+            other >>= np.uint64(1)
+            u += 1
+    return False
 
 
 @njit(cache=True)
@@ -104,7 +137,9 @@ def grown_table(table, done_of, n_groups):
 
 
 @njit(cache=True)
-def is_dominated(q, paid, resident, backed, first_of, older, dead, cost, resident_of, backed_of, size):
+def is_dominated(
+    p, q, done, paid, resident, backed, first_of, older, dead, cost, resident_of, backed_of, taken
+):
     """Whether a state of group `q` is as good as the new one; those that are no better than it die.
 
     Also the number of states it was compared with.
@@ -116,11 +151,13 @@ def is_dominated(q, paid, resident, backed, first_of, older, dead, cost, residen
         compared += 1
         more = paid - cost[rival]
         if more >= 0 and (
-            price_to_become(resident_of[rival], backed_of[rival], resident, backed, size, more) <= more
+            price_to_become(p, done, resident_of[rival], backed_of[rival], resident, backed, more, taken)
+            <= more
         ):
             return True, compared
         if more <= 0 and (
-            price_to_become(resident, backed, resident_of[rival], backed_of[rival], size, -more) <= -more
+            price_to_become(p, done, resident, backed, resident_of[rival], backed_of[rival], -more, taken)
+            <= -more
         ):
             dead[rival] = True
             if last < 0:
@@ -153,6 +190,7 @@ def search_states(p, pool, counts, budget, patience, upper):
     held = np.empty(MAX_DROPPABLE, np.int64)
     path = np.empty(n + 1, np.int64)
     ready = np.empty(n + 1, np.int64)
+    waiting = np.empty(n + 1, np.int64)
     child_ready = np.empty(n + 1, np.int64)
     items = np.empty(p.size.shape[0] + 1, np.int64)
     left = np.empty(p.size.shape[0] + 2, np.int64)
@@ -163,6 +201,7 @@ def search_states(p, pool, counts, budget, patience, upper):
     resident = np.empty(resident_of.shape[1], np.uint64)
     backed = np.empty(resident_of.shape[1], np.uint64)
     evicted = np.empty(resident_of.shape[1], np.uint64)
+    taken = np.empty(resident_of.shape[1], np.uint64)
     while n_heap > 0 and budget > 0:
         value, mark = keys[0], marks[0]
         n_heap -= 1
@@ -179,13 +218,12 @@ def search_states(p, pool, counts, budget, patience, upper):
         spent = 0
         g = group[state]
         n_ready = list_ready(done_of[g], ready, p.before_at, p.before)
+        n_waiting = 0
+        if operator[state] >= 0 and p.late[operator[state]]:
+            n_waiting = list_waiting(done_of[g], p.late, p.next_at, p.next, waiting)
         for r in range(n_ready):
             i = ready[r]
-            if (
-                operator[state] >= 0
-                and p.late[operator[state]]
-                and not may_follow(i, done_of[g], p.late, p.next_at, p.next)
-            ):
+            if not may_run(p, i, done_of[g], waiting, n_waiting):
                 continue
             missing = units_beside(i, resident_of[state], units_of[state], p.touched_at, p.touched, p.size)
             missing -= room_beside(
@@ -245,8 +283,8 @@ def search_states(p, pool, counts, budget, patience, upper):
                         dominated = False
                         if q >= 0:
                             dominated, compared = is_dominated(
-                                q, paid, resident, backed, first_of, older, dead, cost, resident_of,
-                                backed_of, p.size,
+                                p, q, done, paid, resident, backed, first_of, older, dead, cost,
+                                resident_of, backed_of, taken,
                             )  # fmt: skip
                             spent += compared
                         if q < 0:

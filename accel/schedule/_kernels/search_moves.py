@@ -37,6 +37,12 @@ class Problem(NamedTuple):
     over_at: np.ndarray  # tensors whose block the result may take; -1: one that dies there in any case
     over: np.ndarray
     late: np.ndarray  # operators that run right before a reader of their result
+    target_at: np.ndarray  # by late operator: the readers, not late themselves, that late ones lead to
+    target: np.ndarray
+    earlier: (
+        np.ndarray
+    )  # by operator: those that run before it in every order; none: no tensors are exchanged
+    needed: np.ndarray  # by such a reader: all that must be done before late operators that lead to it run
     tight: np.ndarray  # operators beside which not all that is live fits, in any order
     tight_value: np.ndarray  # units to be paid there
     share_at: np.ndarray  # by tight operator: tensors, and the units counted on each
@@ -276,33 +282,6 @@ def run_safe_chains(p, done, resident, backed, units, ready, n_ready, path, trai
 
 
 @njit(cache=True)
-def may_follow(i, done, late, next_at, following):
-    """Whether `i` is a reader that all late operators wait for, or late itself and waits for such a one."""
-    if is_reader(i, done, late, next_at, following):
-        return True
-    if late[i]:
-        for k in range(next_at[i], next_at[i + 1]):
-            if is_reader(following[k], done, late, next_at, following):
-                return True
-    return False
-
-
-@njit(cache=True)
-def is_reader(i, done, late, next_at, following):
-    """Whether `i` reads the results of all late operators that wait: none of their readers is done."""
-    for j in range(late.shape[0]):
-        if late[j] and has(done, j):
-            waits = True
-            reads = False
-            for k in range(next_at[j], next_at[j + 1]):
-                waits = waits and not has(done, following[k])
-                reads = reads or following[k] == i
-            if waits and not reads:
-                return False
-    return True
-
-
-@njit(cache=True)
 def is_born(v, done, made_by, readers_at, readers):
     """Whether tensor `v` has been produced, or loaded a first time."""
     if made_by[v] >= 0:
@@ -355,10 +334,29 @@ def are_alike(u, v, done, backed, lone, size, readers_at, readers):
 
 
 @njit(cache=True)
+def is_read_before(v, w, done, readers_at, readers, earlier):
+    """Whether `v` is read once more, and `w` never before that."""
+    last = -1
+    for k in range(readers_at[v], readers_at[v + 1]):
+        if not has(done, readers[k]):
+            if last >= 0:
+                return False
+            last = readers[k]
+    if last < 0:
+        return False
+    for k in range(readers_at[w], readers_at[w + 1]):
+        c = readers[k]
+        if not has(done, c) and not has(earlier[c], last):
+            return False
+    return True
+
+
+@njit(cache=True)
 def list_droppable(p, i, done, resident, backed, items, left, like):
     """Write down the resident tensors that `i` does not touch, largest first; return their number.
 
-    ``left[a]`` is the units of items a and later, ``like[a]`` the last earlier item that is alike, or -1.
+    ``left[a]`` is the units of items a and later, ``like[a]`` the last earlier item that may as well leave in
+    place of it, or -1: one that is alike, or is read later.
     """
     count = 0
     for w in range(resident.shape[0]):
@@ -373,7 +371,7 @@ def list_droppable(p, i, done, resident, backed, items, left, like):
                         break
                 if idle:
                     b = count
-                    while b > 0 and p.size[items[b - 1]] < p.size[v]:
+                    while b > 0 and p.size[items[b - 1]] <= p.size[v]:
                         items[b] = items[b - 1]
                         b -= 1
                     items[b] = v
@@ -387,7 +385,10 @@ def list_droppable(p, i, done, resident, backed, items, left, like):
         like[a] = -1
         b = a - 1
         while b >= 0 and p.size[items[b]] == p.size[items[a]]:
-            if are_alike(items[b], items[a], done, backed, p.lone, p.size, p.readers_at, p.readers):
+            if are_alike(items[b], items[a], done, backed, p.lone, p.size, p.readers_at, p.readers) or (
+                has(backed, items[a]) == has(backed, items[b])
+                and is_read_before(items[a], items[b], done, p.readers_at, p.readers, p.earlier)
+            ):
                 like[a] = b
                 break
             b -= 1

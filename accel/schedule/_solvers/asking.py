@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 from time import perf_counter
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from accel.schedule.integer_program import IntegerProgram, Solution, SolverFunction, Status
+
+_SLACK = 1e-6  # share of a cost by which solvers are off, as their values are off integers
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ def ask(solver: SolverFunction, program: IntegerProgram, *, deadline_s: float, n
     Raises
     ------
     ValueError
-        It raises an error, or returns no :class:`Solution`, an unknown status, or values of another shape.
+        It raises an error, or returns no :class:`Solution`, an unknown status, values of another shape,
+        what is no number, or a bound above the cost of its own values.
     """
     remaining_s = deadline_s - perf_counter()
     if remaining_s <= 0:
@@ -60,7 +63,8 @@ def ask(solver: SolverFunction, program: IntegerProgram, *, deadline_s: float, n
         raise ValueError(
             f"solver {name} must return a status of {', '.join(get_args(Status))}; returned {found.status!r}"
         )
-    bound = max(_rounded_up(found.bound), _least(program))
+    given_bound = _number(found.bound, name)
+    bound = max(_rounded_up(given_bound), _least(program))
     is_limited = bool(np.isfinite(program.upper_bound))
     limit = round(program.upper_bound) if is_limited else 0
     if found.status == "infeasible":
@@ -71,7 +75,7 @@ def ask(solver: SolverFunction, program: IntegerProgram, *, deadline_s: float, n
         bound = min(bound, limit)
     if found.values is None:
         return Answer(None, bound, "unknown", found.is_warm)
-    values = np.asarray(found.values, np.float64)
+    values = _array(found.values, name)
     if values.shape != program.c.shape:
         raise ValueError(
             f"solver {name} must return values of shape {program.c.shape}, returned {values.shape}"
@@ -81,6 +85,11 @@ def ask(solver: SolverFunction, program: IntegerProgram, *, deadline_s: float, n
     if broken := program.violation(values):
         return Answer(None, bound, "unknown", found.is_warm, broken)
     cost = round(program.objective(values))
+    if np.isfinite(given_bound) and given_bound - cost > max(1.0, _SLACK * abs(cost)):
+        raise ValueError(
+            f"solver {name} must return a bound that no values are below, returned {given_bound:.10g} with "
+            f"values that cost {cost}"
+        )
     status: Status = "optimal" if found.status == "optimal" or bound >= cost else "feasible"
     if status == "optimal":
         if is_limited and cost > limit:
@@ -91,6 +100,30 @@ def ask(solver: SolverFunction, program: IntegerProgram, *, deadline_s: float, n
     if is_limited and cost >= limit:
         return Answer(None, bound, "infeasible" if bound >= limit else "unknown", found.is_warm)
     return Answer(values, bound, status, found.is_warm)
+
+
+def _number(bound: Any, name: str) -> float:
+    """`bound` as a float."""
+    try:
+        if isinstance(bound, str | bytes):
+            raise TypeError
+        return float(bound)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"solver {name} must return a bound that is a number, returned {bound!r:.80}"
+        ) from None
+
+
+def _array(values: Any, name: str) -> NDArray[np.float64]:
+    """`values` as an array of floats."""
+    try:
+        found = np.asarray(values)
+        if found.dtype.kind not in "biufO":
+            raise TypeError
+        return found.astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        text = " ".join(repr(values).split())
+        raise ValueError(f"solver {name} must return values that are numbers, returned {text:.80}") from None
 
 
 def _least(program: IntegerProgram) -> int:

@@ -65,6 +65,11 @@ def solve_capacity(
         Only less traffic than this is looked for; that of `hint` if left out.
     sizes
         The size of the model is appended to it.
+
+    Raises
+    ------
+    RejectedModelError
+        The sizes are too large.
     """
     try:
         model = Program(instance, deadline_s=deadline_s)
@@ -96,6 +101,10 @@ def solve_joint(
         return lower, None
     bound, solver = model.minimise(lower=lower, hint=hint, seed=seed, sizes=sizes)
     return bound, None if solver is None else model.placed(solver)
+
+
+class RejectedModelError(Exception):
+    """CP-SAT does not take the model: sums of the sizes do not fit into its 64 bits."""
 
 
 class Program:
@@ -251,7 +260,13 @@ class Program:
         upper: int | None = None,
         sizes: list[ModelSize] | None = None,
     ) -> tuple[int, Any]:
-        """Lower bound, and the solver where it holds a solution cheaper than `hint` and `upper`."""
+        """Lower bound, and the solver where it holds a solution cheaper than `hint` and `upper`.
+
+        Raises
+        ------
+        RejectedModelError
+            The sizes are too large for it.
+        """
         model = self.model
         traffic = cp_model.LinearExpr.sum(self._traffic)
         model.add(traffic >= lower)
@@ -275,7 +290,8 @@ class Program:
                 raise RuntimeError("CP-SAT finds no plan at all, though there is one")
             return limit, None
         if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
-            raise RuntimeError(f"CP-SAT rejected the model: {model.validate()}")
+            reason = model.validate().partition(":")[0].partition("{")[0].strip()
+            raise RejectedModelError(f"CP-SAT rejected the model: {reason}")
         bound = max(lower, round(solver.best_objective_bound))
         if limit is not None:
             bound = min(bound, limit)

@@ -33,10 +33,11 @@ from accel.schedule.integer_program import IntegerProgram
 Row = dict[int, float]
 
 MAX_PAIRS = 40_000  # pairs of tensors at a step, each two columns and five rows
+EXACT = 2**53  # whole numbers below it are exact in float64
 
 
 class ProgramTooLargeError(Exception):
-    """The pair encoding of a placement has more pairs than a solver could be asked to take."""
+    """A solver could not be asked to take the program: too many pairs of tensors, or too large numbers."""
 
 
 class ScheduleProgram:
@@ -60,7 +61,8 @@ class ScheduleProgram:
     TimeoutError
         The deadline has passed.
     ProgramTooLargeError
-        With addresses, more than `MAX_PAIRS` pairs of tensors can meet.
+        With addresses, more than `MAX_PAIRS` pairs of tensors can meet; or the costs add up to 2**53 units
+        or more, which floating-point numbers do not hold exactly.
 
     Attributes
     ----------
@@ -116,6 +118,10 @@ class ScheduleProgram:
             self._row({j: cost for j, cost in enumerate(self._cost) if cost}, low=lower + self.rebate)
         if is_joint:
             self._place()
+        if (total := sum(self._cost) + self.rebate) >= EXACT:
+            raise ProgramTooLargeError(
+                f"costs add up to {total:g} units, of less than 2**53 that a program holds exactly"
+            )
         known = upper if hint is None else hint.residency.cost
         self.program = self._build(float(known + self.rebate))
 

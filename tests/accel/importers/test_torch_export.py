@@ -260,16 +260,17 @@ class All(nn.Module):
         ]
 
 
-def side_by_side(cases, **parameters):
+def side_by_side(cases, *, fold=True, **parameters):
     """Graph of functions of inputs of the shapes that come with each, and the operators of their results."""
     module = All([function for function, _ in cases], [len(shapes) for _, shapes in cases], **parameters)
-    found = from_torch(module, *(torch.empty(shape) for _, shapes in cases for shape in shapes))
+    inputs = (torch.empty(shape) for _, shapes in cases for shape in shapes)
+    found = from_torch(module, *inputs, fold_parameters=fold)
     assert len(found.outputs) == len(cases)
     return found, [found.producer.get(name) for name in found.outputs]
 
 
 def test_products_of_all_kinds():
-    found, made = side_by_side([row[:2] for row in PRODUCTS], w=nn.Parameter(torch.empty(4, 6)))
+    found, made = side_by_side([row[:2] for row in PRODUCTS], w=nn.Parameter(torch.empty(4, 6)), fold=False)
     made = [op if op.gemm else found.producer[op.inputs[0]] for op in made]
     assert [(op.kind, op.gemm) for op in made] == [row[2:] for row in PRODUCTS]
     weights = [op.inputs[1] for op in made if op.kind == "linear"]

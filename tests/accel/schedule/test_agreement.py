@@ -47,7 +47,7 @@ def everyone(graph, capacity, order, *, is_hinted):
 
 
 def check(graph, slack, *, is_hinted):
-    capacity = max(working_set_minimum(graph) + slack, 1)
+    capacity = max(working_set_minimum(graph, order="given") + slack, 1)
     totals = {}
     for order in ORDERS:
         values = everyone(graph, capacity, order, is_hinted=is_hinted)
@@ -86,7 +86,7 @@ def test_all_agree_on_many_graphs_in_place(graph, slack, is_hinted):
 @settings(max_examples=15)
 @given(graph=graphs(4, 8, in_place=True), slack=st.integers(0, 3), order=st.sampled_from(ORDERS))
 def test_placement_never_lowers_the_traffic(graph, slack, order):
-    instance = instance_of(graph, max(working_set_minimum(graph) + slack, 1), order)
+    instance = instance_of(graph, max(working_set_minimum(graph, order="given") + slack, 1), order)
     solver, hint = resolve("cp-sat"), greedy(instance)
     options = {"hint": hint, "deadline_s": perf_counter() + 60, "seed": 0}
     relaxed = solver.solve_capacity(instance, upper=hint.residency.cost, **options)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accel.schedule import allocation as module
-from accel.schedule._allocation_search import load_kernels, peak_load, problem_of
+from accel.schedule._packer.search import load_kernels, peak_load, problem_of
 from accel.schedule.allocation import (
     Allocation,
     AllocationError,
@@ -359,8 +359,23 @@ def test_a_bad_option_is_named(options, message):
 
 
 def test_a_lifetime_is_of_integers():
-    with pytest.raises(ValueError, match=r"start of 'x' must be an integer, got 0\.5"):
+    with pytest.raises(TypeError, match=r"^start of 'x' must be a whole number, got 0\.5$"):
         Lifetime(name="x", start=0.5, end=2, bytes=1)
+    with pytest.raises(TypeError, match=r"^bytes of 'x' must be a whole number, got True$"):
+        Lifetime(name="x", start=0, end=2, bytes=True)
+
+
+def test_narrow_integers_become_plain_ones():
+    buffers = [Lifetime(name=name, start=0, end=2, bytes=np.uint8(200)) for name in "ab"]
+    found = allocate(buffers, np.int16(400), alignment=np.uint8(2))
+    assert (found.status, found.height_bytes) == ("PLACED", 400)
+    assert {type(found.capacity), type(found.alignment), type(found.height_bytes)} == {int}
+
+
+@pytest.mark.parametrize(("lifetimes", "got"), [(None, "None"), ([5], "5 in it"), ("ab", "'a' in it")])
+def test_what_is_no_lifetime_is_refused(lifetimes, got):
+    with pytest.raises(TypeError, match=f"^lifetimes must be a sequence of Lifetime or a table, got {got}$"):
+        allocate(lifetimes)
 
 
 @given(rows=st.lists(buffer_rows, max_size=6), capacity=st.integers(1, 12))

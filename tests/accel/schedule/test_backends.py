@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 from scipy.sparse import csr_array
 
-from accel.schedule import working_set_minimum
+from accel.schedule import schedule, working_set_minimum
 from accel.schedule._atomic.greedy import greedy
 from accel.schedule._atomic.search import search
 from accel.schedule._instance import build_instance
 from accel.schedule._placement import Placed
 from accel.schedule._residency import Residency, all_gaps
+from accel.schedule._running import in_an_order_that_runs
 from accel.schedule._solvers import cpsat
 from accel.schedule._solvers.asking import ask
 from accel.schedule._solvers.packing import pack_or_refute
@@ -38,8 +39,9 @@ def soon():
 
 
 def instance_of(graph, capacity=None, *, order="free"):
-    capacity = working_set_minimum(graph) if capacity is None else capacity
-    return build_instance(graph, max(capacity, 1), alignment=1, fixed_order=order == "given")
+    capacity = working_set_minimum(graph, order=order) if capacity is None else capacity
+    instance = build_instance(graph, max(capacity, 1), alignment=1, fixed_order=order == "given")
+    return in_an_order_that_runs(instance)
 
 
 def branch_and_bound(program, time_limit_s):
@@ -127,7 +129,7 @@ def test_the_log_tells_model_size_and_warm_start(reference_graphs):
 @settings(max_examples=30)
 @given(graph=graphs(2, 7, in_place=True), slack=st.integers(0, 3), order=st.sampled_from(["free", "given"]))
 def test_the_plan_at_hand_is_a_complete_start_of_both_models(graph, slack, order):
-    instance = instance_of(graph, working_set_minimum(graph) + slack, order=order)
+    instance = instance_of(graph, working_set_minimum(graph, order=order) + slack, order=order)
     hint = greedy(instance)
     for is_joint in (False, True):
         rows = ScheduleProgram(instance, lower=0, hint=hint, is_joint=is_joint, deadline_s=soon())
@@ -214,11 +216,80 @@ def test_a_solver_out_of_time_is_not_asked():
             Solution(status="optimal", values=np.zeros(3)),
             r"solver mine must return values of shape \(2,\), returned \(3,\)",
         ),
+        (
+            Solution(status="feasible", values=np.array(["0", "1"])),
+            r"solver mine must return values that are numbers, returned array\(\['0', '1'\], dtype='<U1'\)",
+        ),
+        (
+            Solution(status="feasible", values=[[1], [1, 2]]),
+            r"solver mine must return values that are numbers, returned \[\[1\], \[1, 2\]\]",
+        ),
+        (
+            Solution(status="unknown", bound=None),
+            "solver mine must return a bound that is a number, returned None",
+        ),
+        (
+            Solution(status="unknown", bound="5"),
+            "solver mine must return a bound that is a number, returned '5'",
+        ),
+        (
+            Solution(status="feasible", values=np.array([0.0, 1.0]), bound=1e18),
+            r"solver mine must return a bound that no values are below, returned 1e\+18 with .* cost -6",
+        ),
     ],
 )
 def test_an_answer_of_the_wrong_kind_is_an_error(answer, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         ask(lambda *_: answer, knapsack(), deadline_s=soon(), name="mine")
+
+
+LIES = {
+    "nothing is cheaper": lambda program, seconds: Solution(status="infeasible"),
+    "the start is optimal": lambda program, seconds: Solution(status="optimal", values=program.hint),
+    "a bound out of the air": lambda program, seconds: Solution(status="unknown", bound=1e18),
+}
+
+
+@pytest.mark.parametrize("solver", LIES.values(), ids=LIES)
+def test_a_bound_that_a_quick_plan_is_below_is_refused(reference_graphs, solver):
+    # The plan at hand costs 32, the optimum is 14.
+    message = r"^solver \S+ must return a bound that no plan is below, returned one of 32 bytes .* of 1[0-4]$"
+    with pytest.raises(ValueError, match=message):
+        schedule(reference_graphs["T3"], 13, backend=solver)
+
+
+def test_a_joint_bound_is_held_against_plans_with_addresses(reference_graphs):
+    instance = instance_of(reference_graphs["T1"], 7)
+    start = greedy(instance)
+    assert start.residency.cost == 4
+    high = resolve(lambda program, seconds: Solution(status="unknown", bound=6.0 + 1))  # 1 is compulsory
+    with pytest.raises(ValueError, match=r"returned one of 6 bytes .*, and there is a plan of 4$"):
+        high.solve_joint(instance, lower=0, hint=None, deadline_s=soon(), seed=0)
+    right = resolve(lambda program, seconds: Solution(status="unknown", bound=4.0 + 1))
+    assert right.solve_joint(instance, lower=0, hint=None, deadline_s=soon(), seed=0) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("cp-sat", "CP-SAT rejected the model: "),
+        ("highs", "costs add up to 5.18815e+18 units, of less than 2**53"),
+    ],
+)
+def test_sizes_beyond_the_numbers_of_a_solver_leave_the_question_open(make_graph, name, note):
+    huge = 2**58
+    sizes = {"x": 1, "a": 2 * huge, "b": 3 * huge, "c": 3 * huge, "d": 2 * huge}
+    graph = make_graph("A: x->a; B: a->b; C: b->c; D: a,c->d", sizes)
+    solver, instance = resolve(name), instance_of(graph, 7 * huge)
+    options = {"hint": None, "deadline_s": soon(), "seed": 0}
+    relaxed = solver.solve_capacity(instance, upper=1 << 60, **options)
+    assert (relaxed.bound, relaxed.residency) == (0, None)
+    assert solver.solve_joint(instance, lower=3, **options) == (3, None)
+    assert [run.status for run in solver.log] == ["unknown", "unknown"]
+    for run in solver.log:
+        assert run.note.startswith(note)
+        assert "\n" not in run.note
+    assert schedule(graph, 7 * huge, backend=name).noncompulsory_bytes == 4 * huge
 
 
 def test_an_overlap_is_reported_and_its_plan_not_returned(reference_graphs, monkeypatch):
@@ -387,7 +458,7 @@ def test_packing_tells_what_cannot_be_placed_from_what_was_not_decided(reference
 @settings(max_examples=40)
 @given(graph=graphs(3, 5, max_size=3, in_place=True), slack=st.integers(0, 2), data=st.data())
 def test_packing_agrees_with_every_address_tried(graph, slack, data):
-    instance = instance_of(graph, working_set_minimum(graph) + slack, order="given")
+    instance = instance_of(graph, working_set_minimum(graph, order="given") + slack, order="given")
     order = tuple(range(len(instance.operators)))
     gaps = sorted(all_gaps(instance, order))
     kept = frozenset(gap for gap in gaps if data.draw(st.booleans()))

@@ -189,9 +189,13 @@ def test_the_cheapest_cover_is_that_of_all_sets(sizes, need):
 @settings(max_examples=40)
 @given(graph=graphs(3, 7, max_size=9, in_place=True), slack=st.integers(0, 3))
 def test_every_baseline_can_be_replayed(graph, slack):
-    capacity = max(working_set_minimum(graph) + slack, 1)
+    capacity = max(working_set_minimum(graph, order="given") + slack, 1)
     for order, replacement, allocation in product(ORDERS, REPLACEMENTS, ALLOCATIONS):
-        found = baseline(graph, capacity, order=order, replacement=replacement, allocation=allocation)
+        try:
+            found = baseline(graph, capacity, order=order, replacement=replacement, allocation=allocation)
+        except WorkingSetError:  # an operator is in place in file order alone
+            assert order == "mpmf"
+            continue
         if found.events or not found.noncompulsory_bytes:
             parts = replay(graph, capacity, found)
             assert parts == (found.spilled_bytes, found.refetched_bytes, found.relocated_bytes)
@@ -218,7 +222,10 @@ def test_none_with_addresses_moves_less_than_the_optimum(graph, slack):
 )
 def test_no_larger_budget_places(graph, slack, rule):
     instance = build_instance(
-        graph, max(working_set_minimum(graph) + slack, 1), alignment=1, fixed_order=False
+        graph,
+        max(working_set_minimum(graph, order="given") + slack, 1),
+        alignment=1,
+        fixed_order=False,
     )
     order = tuple(range(len(graph.operators)))
     expected = None

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from accel.schedule._atomic import search as engine
 from accel.schedule._atomic import step_bounds as step_bound_engine
-from accel.schedule._atomic.late_operators import late_operators
+from accel.schedule._atomic.contraction import Contraction
+from accel.schedule._atomic.late_operators import late_operators, late_targets
 from accel.schedule._atomic.search import Relaxed, optimal_residencies, search
 from accel.schedule._atomic.step_bounds import most_within, step_bounds
 from accel.schedule._instance import build_instance
@@ -24,11 +25,23 @@ INT8 = parse_format("int8")
 
 @st.composite
 def instances(draw, max_operators=7, max_size=6):
-    """Random graphs on little more than their largest working set, some operators in place."""
+    """Random graphs on little more than their largest working set, some operators in place.
+
+    Some operators read a parameter alone that nothing else reads, or such a one and the result of another.
+    """
     sizes = {f"x{k}": draw(st.integers(1, max_size)) for k in range(draw(st.integers(1, 2)))}
-    inputs, operators = tuple(sizes), []
+    parameters, operators = {}, []
+    inputs = tuple(sizes)
     count = draw(st.integers(1, max_operators))
     for i in range(count):
+        if draw(st.sampled_from((True, False))):
+            parameters[f"w{i}"] = draw(st.integers(0, max_size))
+            made = [operator.outputs[0] for operator in operators if operator.name.startswith("p")]
+            read = [f"w{i}", *(made[-1:] if draw(st.booleans()) else ())]
+            operators.append(Operator(name=f"p{i}", kind="op", inputs=tuple(read), outputs=(f"p{i}",)))
+            sizes[f"p{i}"] = draw(st.integers(0, max_size))
+            if i < count - 1:
+                continue
         known = list(sizes)
         if draw(st.booleans()):
             read = [draw(st.sampled_from(known[-2:])), *draw(st.lists(st.sampled_from(known), max_size=2))]
@@ -54,9 +67,9 @@ def instances(draw, max_operators=7, max_size=6):
         operators=tuple(operators),
         tensors={
             name: Tensor(name=name, shape=(size,), role=Role.ACTIVATION, format=INT8)
-            for name, size in sizes.items()
+            for name, size in (sizes | parameters).items()
         },
-        inputs=inputs,
+        inputs=(*inputs, *parameters),
         outputs=tuple(sorted(outputs)),
     )
     fixed_order = draw(st.booleans())
@@ -112,6 +125,12 @@ def is_known(instance, v, done):
     return made_by in done if made_by is not None else bool(done & set(instance.consumers[v]))
 
 
+def uncontracted(instance):
+    """An instance from which nothing is left out."""
+    every = tuple(range(len(instance.operators)))
+    return Contraction(instance, instance, every, tuple(range(len(instance.size))), tuple(() for _ in every))
+
+
 def least(instance, upper=1 << 40):
     return search(instance, upper=upper, deadline_s=perf_counter() + 60)
 
@@ -143,13 +162,18 @@ def test_the_optimum_is_that_of_all_orders_and_drops(instance):
 @given(instance=instances(max_operators=11, max_size=9))
 def test_no_technique_changes_a_value(instance):
     expected = least(instance).bound
-    for chain_limit, is_bounded, is_late in (
-        (0, False, False),
-        (0, True, False),
-        (1, False, False),
-        (24, False, False),
-        (0, False, True),
-        (24, False, True),
+    for chain_limit, is_bounded, is_late, is_contracted, is_exchanged in (
+        (0, False, False, False, False),
+        (0, True, False, False, False),
+        (1, False, False, False, False),
+        (24, False, False, False, False),
+        (0, False, True, False, False),
+        (24, False, True, False, False),
+        (0, False, False, True, False),
+        (24, False, False, True, False),
+        (0, False, False, False, True),
+        (0, True, True, True, False),
+        (24, False, True, False, True),
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(engine, "_CHAIN_LIMIT", chain_limit)
@@ -157,6 +181,9 @@ def test_no_technique_changes_a_value(instance):
                 patch.setattr(engine.bounds, "step_bounds", lambda *_, **__: ())
             if not is_late:
                 patch.setattr(engine, "late_operators", lambda _: frozenset())
+            patch.setattr(engine, "_IS_EXCHANGED", is_exchanged)
+            if not is_contracted:
+                patch.setattr(engine, "contracted", uncontracted)
             found = least(instance)
         assert found.bound == found.residency.cost == expected
 
@@ -245,6 +272,63 @@ def test_operators_wait_that_only_take_up_room(make_graph):
     )
     late = late_operators(at_capacity(graph))
     assert {graph.operators[i].name for i in late} == {"K", "L"}
+
+
+def test_a_chain_waits_whole_until_its_result_is_read(make_graph):
+    """x is there for J as well, so K, L and M have time until N. Q shrinks p, which only P makes."""
+    sizes = {"y": 3, "x": 3, "k": 3, "l": 3, "m": 4, "n": 6, "j": 3, "o": 3, "p": 3, "q": 2, "r": 2}
+    graph = make_graph(
+        "X: y,y2->x; K: x->k; L: k->l; M: l->m; J: x->j; N: j,m->n; O: n->o; P: n->p; Q: p->q; R: o,q,y2->r",
+        sizes | {"y2": 5, "j": 2},
+    )
+    instance = at_capacity(graph)
+    late = late_operators(instance)
+    targets = late_targets(instance, late)
+    assert {graph.operators[i].name: [graph.operators[c].name for c in targets[i]] for i in late} == {
+        "K": ["N"],
+        "L": ["N"],
+        "M": ["N"],
+    }
+
+
+def test_a_table_of_several_readers_waits_for_the_first(make_graph):
+    sizes = {"y": 3, "w": 2, "t": 3, "a": 3, "b": 3}
+    graph = make_graph("T: w->t; A: y,t->a; B: a,t->b", sizes)
+    assert late_operators(at_capacity(graph)) == {0}
+    graph = make_graph("T: w->t; A: y,t->a; B: a,t->b", sizes | {"w": 4})
+    assert late_operators(at_capacity(graph)) == frozenset()
+    graph = make_graph("T: w->t; A: y,t->a; B: a,t,z->b", sizes | {"w": 4, "z": 1})
+    assert late_operators(at_capacity(graph)) == {0}  # z is there beside B alone
+
+
+def test_two_streams_with_steps_between_them_do_not_multiply(make_graph):
+    """Each of twelve blocks of one stream hands on to the other in four steps: 5^12 sets can be done."""
+    text, sizes = "A: x->a0; B: x->b0", {"x": 4, "a0": 4, "b0": 4}
+    for k in range(12):
+        text += f"; N{k}: a{k}->n{k}; M{k}: n{k}->m{k}; A{k}: a{k},m{k}->a{k + 1}"
+        text += f"; C{k}: a{k + 1}->c{k}; D{k}: c{k}->d{k}; E{k}: d{k}->e{k}; F{k}: e{k}->f{k}"
+        text += f"; G{k}: b{k},f{k}->g{k}; H{k}: g{k}->h{k}; I{k}: h{k}->i{k}; B{k}: g{k},i{k}->b{k + 1}"
+        sizes |= {f"n{k}": 4, f"m{k}": 9, f"a{k + 1}": 4, f"c{k}": 4, f"d{k}": 4, f"e{k}": 4, f"f{k}": 4}
+        sizes |= {f"g{k}": 4, f"h{k}": 16, f"i{k}": 4, f"b{k + 1}": 4}
+    instance = at_capacity(make_graph(text + "; Z: a12,b12->z", sizes | {"z": 1}), slack=2)
+    least(at_capacity(make_graph("A: x->a", {"x": 1, "a": 1})))  # compiled before the clock starts
+    started_s = process_time()
+    found = least(instance)
+    assert found.bound == found.residency.cost > 0
+    assert process_time() - started_s < 10
+
+
+def test_of_tensors_of_one_size_those_stay_that_are_read_first(make_graph):
+    """Beside C two of p, q and r must leave, and p is read first."""
+    graph = make_graph(
+        "A: x->p; B: x->q; D: x->r; C: p,q,r,x->c; E: c->e; P: e,p->s; Q: s,q->t; R: t,r->u",
+        {"x": 1, "p": 4, "q": 4, "r": 4, "c": 3, "e": 13, "s": 1, "t": 1, "u": 1},
+    )
+    instance = build_instance(graph, 20, alignment=1, fixed_order=False)
+    found = least(instance)
+    assert found.bound == found.residency.cost == 16
+    kept = {instance.tensors[block.tensor] for block in found.residency.blocks if block.start < 4 < block.end}
+    assert kept & {"p", "q", "r"} == {"p"}
 
 
 def test_projections_of_one_tensor_for_many_layers_do_not_multiply(make_graph):

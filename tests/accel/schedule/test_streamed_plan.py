@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, permutations, product
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accel.schedule._streamed_orders import free_bound_bytes, likely_orders
-from accel.schedule._streamed_plan import StreamedPlan, streamed_plan
+from accel.schedule import schedule
+from accel.schedule._streaming.orders import free_bound_bytes, likely_orders
+from accel.schedule._streaming.plan import StreamedPlan, streamed_plan
 from accel.schedule.streamed import keep, streaming_of
 from accel.workload import Operator, Role, Tensor, Workload
 from numerics.formats import parse_format
@@ -393,3 +395,19 @@ def test_bad_options_are_named(make_graph):
     twice = make_graph("A: x->y; A: y->z", {"x": 3, "y": 2, "z": 1})
     with pytest.raises(ValueError, match="operator names must differ, got A 2 times"):
         streamed_plan(twice, 8)
+
+
+def test_a_known_plan_lies_above_resident_weights(make_graph):
+    """A plan of weights below it is a start for a larger scratchpad, even without time for another."""
+    graph = make_graph(
+        "A: x,w->a; B: a->b; C: b->c; D: a,c->d; E: d->e; F: a,e->f",
+        {"x": 1, "w": 9, "a": 3, "b": 4, "c": 4, "d": 3, "e": 5, "f": 1},
+    )
+    weight = replace(graph.tensors["w"], role=Role.WEIGHT)
+    graph = replace(graph, tensors=dict(graph.tensors) | {"w": weight})
+    options = {"mode": "streamed", "weights": "resident"}
+    known = schedule(graph, 19, **options)
+    assert known.noncompulsory_bytes == 9
+    hasty = schedule(graph, 21, known=known, time_limit_s=1e-9, **options)
+    hasty.check()
+    assert hasty.noncompulsory_bytes <= 9

@@ -159,6 +159,21 @@ def test_a_graph_that_cannot_run_is_told_in_one_line(graph, changes, message):
             ("--scratchpad", "0"),
             "a size must be a whole number of bytes, at least 1 and below 2**62",
         ),
+        (("--scratchpad", "512KB"), "a size must be in KiB, 1024 bytes, or in kB, 1000 bytes, got '512KB'"),
+        (
+            ("--scratchpad", "12 apples"),
+            "a size must be a number with B, KiB, MiB, GiB, kB, MB or GB, got '12 ap",
+        ),
+        (("--scratchpad", "-1"), "a size must be a number with B, KiB, MiB, GiB, kB, MB or GB, got '-1'"),
+        (("--scratchpad", "1.0001KiB"), "a size must be a whole number of bytes"),
+        (("--sweep", "7,"), "a size must be a number with B, KiB, MiB, GiB, kB, MB or GB, got ''"),
+        (("--sweep", "9:7:+1"), "a sweep must begin with its smallest size, got '9:7:+1'"),
+        (
+            ("--sweep", "7:9:+0"),
+            "a size must be a whole number of bytes, at least 1 and below 2**62, got '0'",
+        ),
+        (("--sweep", "1:1000:+1"), "a sweep must have at most 200 sizes, '1:1000:+1' has more"),
+        (("--sweep", "6,5"), "a scratchpad of 6 bytes is too small"),
         (("--scratchpad", "128", "--alignment", "64"), "operator D alone needs 192 bytes"),
         (("--scratchpad", "7", "--alignment", "0"), "alignment must be at least 1, got 0"),
         (("--scratchpad", "7", "--time-limit", "0"), "time_limit_s must be positive, got 0"),
@@ -168,11 +183,69 @@ def test_a_graph_that_cannot_run_is_told_in_one_line(graph, changes, message):
         (("--sweep", "4:8:x1"), "the factor of a sweep must be in 1.01..1e6, got '4:8:x1'"),
         (("--scratchpad", "7", "--backend", "gurobi"), "gurobi"),
         (("--scratchpad", "7", "--json", "no/such/folder.json"), "there is no folder no/such"),
+        (
+            ("--scratchpad", "7", "--json", "plan", "--html", "./plan"),
+            "--json and --html must name two files, got plan for both",
+        ),
         (("--scratchpad", "7", "--tile-reserve", "2"), "tile_reserve_bytes is for mode 'streamed'"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(graph, options, message):
     assert message in refused(graph, *options)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.json", "", "is not JSON"),
+        ("text.json", "hello", "is not JSON"),
+        ("list.json", "[1, 2]", "the file must be a table of keys and values, got [1, 2]"),
+        ("other.json", '{"nodes": []}', "name is missing"),
+        ("empty.onnx", "", "is empty, not an ONNX file"),
+        ("text", "hello", "is not an ONNX file: it is text that starts with 'hello'"),
+        ("folder", None, "is a directory, not an ONNX file"),
+        ("folder.json", None, "cannot be read: Is a directory"),
+    ],
+)
+def test_a_file_that_is_no_network_is_told_in_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_text(content)
+    told = refused(path, "--scratchpad", 7)
+    assert message in told
+    assert name in told
+
+
+def test_a_sweep_of_one_size_is_a_schedule(graph):
+    result = run(graph, "--sweep", 7)
+    assert result.exit_code == 0, result.output
+    assert "optimum on 7 B" in result.stdout
+
+
+def test_the_page_marks_what_is_streamed(graph, tmp_path):
+    target = tmp_path / "plan.html"
+    assert run(graph, "--scratchpad", 5, "--mode", "streamed", "--html", target).exit_code == 0
+    names = re.findall(r'"name":"([^"]+)"', target.read_text())
+    assert {"spill, streamed", "refetch, streamed"} <= set(names)
+
+
+def test_what_the_terminal_shows_has_whole_words(graph, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal for Rich, of 80 columns
+    monkeypatch.setenv("COLUMNS", "80")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", run(graph, "--scratchpad", 7).stdout)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "layer by" in text
+    for word in ("non-compulsory", "relocations", "working-set", "replacement"):
+        assert word in text.split()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder that even root cannot write to")
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_what_cannot_be_written_is_told_before_the_network_is_read(option):
+    told = refused("absent.json", "--scratchpad", 7, option, "/proc/plan")
+    assert told.startswith("/proc/plan: cannot be written: ")
 
 
 def test_an_unknown_network_is_told_in_one_line():

@@ -22,8 +22,8 @@ from scipy.sparse import csr_array
 
 from accel.schedule._kernels.streamed import ALWAYS, NEVER, fill, shed
 from accel.schedule._solvers.quiet import without_stray_lines
-from accel.schedule._streamed_dp import rank
-from accel.schedule._streamed_problem import Streaming
+from accel.schedule._streaming.dynamic_program import rank
+from accel.schedule._streaming.problem import Streaming
 
 _ALL_NODES = 2**31 - 1
 _STRAIGHTENING_NODES = 10

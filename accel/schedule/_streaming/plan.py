@@ -15,9 +15,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from accel.schedule._streamed_kept import KeepMethod, Kept
-from accel.schedule._streamed_orders import free_bound_bytes, likely_orders
-from accel.schedule._streamed_placement import KnownStays, PlacedKept, keep_placed
+from accel.schedule._clock import Clock
+from accel.schedule._streaming.kept import KeepMethod, Kept
+from accel.schedule._streaming.layout import PlacedKept, load_first
+from accel.schedule._streaming.orders import free_bound_bytes, likely_orders
+from accel.schedule._streaming.placement import KnownStays, keep_placed
 from accel.schedule.plan import Run, Transfer, TransferKind
 from accel.schedule.streamed import Streaming, streaming_of
 from accel.workload import Workload
@@ -114,21 +116,19 @@ def streamed_plan(
     _check_options(names, scratchpad_bytes, order, tile_reserve_bytes, alignment, time_limit_s)
     capacity = (scratchpad_bytes - tile_reserve_bytes) // alignment * alignment
     problem = streaming_of(graph, capacity_bytes=capacity, left_out=left_out, alignment=alignment)
-    deadline_s = started_s + time_limit_s
+    clock = Clock(started_s + time_limit_s)
+    clock.load(load_first)
     candidates = [tuple(range(len(names)))]
     known_order = None if known is None else _indices(graph, known.order)
     if order == "free":
         given = [*candidates, *(_indices(graph, listed) for listed in orders)]
         if known_order is not None:
             given.append(known_order)
-        candidates = likely_orders(
-            graph, problem, given, seed=seed, deadline_s=(perf_counter() + deadline_s) / 2
-        )
+        candidates = likely_orders(graph, problem, given, seed=seed, deadline_s=clock.share(0.5))
         if known_order is not None and known_order not in candidates:
             candidates.append(known_order)
     best: tuple[tuple[int, ...], PlacedKept] | None = None
     for done, candidate in enumerate(candidates):
-        now_s = perf_counter()
         if best is not None and best[1].kept.total_bytes == problem.compulsory_bytes:
             break
         reordered = streaming_of(
@@ -138,7 +138,7 @@ def streamed_plan(
         found = keep_placed(
             reordered,
             capacity,
-            deadline_s=now_s + (deadline_s - now_s) / (len(candidates) - done),
+            Clock(clock.share(1 / (len(candidates) - done)), clock),
             seed=seed,
             known=None if stays is None else _known_stays(reordered, stays, capacity),
         )
@@ -150,7 +150,7 @@ def streamed_plan(
     if order == "free" and bound_bytes:
         bound_bytes = min(
             found.kept.total_bytes - problem.compulsory_bytes,
-            free_bound_bytes(problem, time_limit_s=max(1e-3, deadline_s - perf_counter())),
+            free_bound_bytes(problem, time_limit_s=max(1e-3, clock.deadline_s - perf_counter())),
         )
     return StreamedPlan(
         order=tuple(names[i] for i in chosen),

@@ -17,17 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from math import inf
-from threading import TIMEOUT_MAX, Timer
 from time import perf_counter
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from accel.schedule._clock import stop_at
 from accel.schedule._kernels.allocation import INFEASIBLE, LIMIT, PLACED, Problem
 from accel.schedule._kernels.allocation_search import FEWEST, FEWEST_BLAMED, LOWEST, TIGHTEST, search
 from accel.schedule._kernels.greedy_allocation import place_greedily, place_in_order
@@ -217,7 +216,7 @@ class _Portfolio:
     def run(self, deadline_s: float) -> tuple[int, Integers]:
         """INFEASIBLE, PLACED or, at the deadline, LIMIT; and offsets if placed."""
         first = self._searchers[0]
-        with _stop_at(deadline_s) as stop, ThreadPoolExecutor(len(self._searchers)) as threads:
+        with stop_at(deadline_s) as stop, ThreadPoolExecutor(len(self._searchers)) as threads:
             for attempt in range(len(_RULES)):  # most need no more, and no second thread
                 if (outcome := first.run(attempt, _ROUND // 20, stop)) != LIMIT:
                     return outcome, first.low
@@ -263,20 +262,6 @@ def _luby(i: int) -> int:
     """Element `i`, from 1, of 1 1 2 1 1 2 4 1 1 2 ..."""
     size = i.bit_length()
     return 1 << (size - 1) if i == (1 << size) - 1 else _luby(i - (1 << (size - 1)) + 1)
-
-
-@contextmanager
-def _stop_at(deadline_s: float) -> Iterator[Integers]:
-    """Give a number that is 0 until the clock of `time.perf_counter` reaches `deadline_s`."""
-    stop = np.zeros(1, np.int64)
-    stop[0] = perf_counter() >= deadline_s
-    timer = Timer(min(max(0.0, deadline_s - perf_counter()), TIMEOUT_MAX), stop.fill, (1,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield stop
-    finally:
-        timer.cancel()
 
 
 def lowest_height(

@@ -3,7 +3,8 @@
 The optimum without addresses comes first, and mostly it can be placed as it is. Where it cannot, some
 set of its gaps already has no placement: a *conflict*, made as small as it goes by leaving out one gap
 after another. Every plan drops a gap of each conflict, so a row of the integer program says so, and its
-next optimum is tried: the bound stays a bound over all plans with addresses.
+next optimum is tried: the bound stays a bound over all plans with addresses. Before and after that, beams
+over layouts look for other plans of the same total.
 """
 
 from __future__ import annotations
@@ -17,25 +18,30 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from accel.schedule._clock import Clock
 from accel.schedule._kernels.streamed import ALWAYS, NEVER
-from accel.schedule._streamed_kept import Kept
-from accel.schedule._streamed_milp import SOLVER, Program
-from accel.schedule.allocation import place_rectangles
-from accel.schedule.streamed import Streaming, keep
+from accel.schedule._streaming.gap_program import SOLVER, Program
+from accel.schedule._streaming.kept import Kept
+from accel.schedule._streaming.layout import (
+    NARROW,
+    SHED_S,
+    WIDE,
+    PlacedKept,
+    lay_out,
+    place_stretch,
+    rectangles,
+    stretches,
+    without_addresses,
+)
+from accel.schedule._streaming.problem import Streaming
 
+_BEAM_SHARE = 0.4  # of the time left for beams over layouts, before conflicts are searched for
+_SEARCH_SHARE = 0.3  # of the time left after that for conflicts, at least, before the last plan is shed
 _ROUNDS = 20  # of other plans of the same total
 _CONFLICTS = 3  # most that are noted of one such plan
 _COMBINATIONS = 1000  # of equal tensors in place of those of a conflict
 _TRIAL_S = 2.0  # of one placement of a whole plan on the way
 _TEST_S = 0.1  # of one placement while a conflict is made smaller
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PlacedKept:
-    """A plan of streamed operands, and an address for each stay of ``kept.residency``."""
-
-    kept: Kept
-    addresses: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,8 +55,8 @@ class KnownStays:
 def keep_placed(
     problem: Streaming,
     capacity_bytes: int,
+    clock: Clock,
     *,
-    deadline_s: float,
     seed: int,
     known: KnownStays | None = None,
 ) -> PlacedKept:
@@ -59,29 +65,25 @@ def keep_placed(
     Parameters
     ----------
     problem
-        With `capacity_bytes` at every step.
-    deadline_s
-        On the clock of ``time.perf_counter``. There is a plan in any case, with the bound reached by then.
+        With `capacity_bytes` at every step; each tensor streams at its size.
+    clock
+        There is a plan in any case, with the bound reached by its deadline.
     known
         Of another plan, which has a placement: this one is not worse.
     """
     started_s = perf_counter()
-    relaxed = keep(problem, time_limit_s=max(1e-3, deadline_s - started_s))
-    search = _Search(problem, capacity_bytes, deadline_s, seed)
-    addresses, _ = search.place(relaxed.kept, deadline_s=_halfway(deadline_s))
-    if addresses is not None and (known is None or relaxed.is_optimal):
-        return PlacedKept(kept=relaxed, addresses=addresses)
-    best = search.best(relaxed, addresses, known)
-    return PlacedKept(kept=replace(best.kept, seconds=perf_counter() - started_s), addresses=best.addresses)
-
-
-def _apart(start: NDArray[np.int64], end: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Sets of rectangles between which there is a moment at which none is live, by index."""
-    by_start = np.argsort(start, kind="stable")
-    if not by_start.size:
-        return []
-    latest = np.maximum.accumulate(end[by_start])
-    return np.split(by_start, np.flatnonzero(start[by_start][1:] >= latest[:-1]) + 1)
+    relaxed = without_addresses(problem, clock)
+    # What a beam finds is the best plan only where the total is known to be the least.
+    soon_s = clock.share(_BEAM_SHARE if relaxed.is_optimal else _BEAM_SHARE / 4)
+    placed = lay_out(relaxed, capacity_bytes, NARROW, Clock(soon_s, clock), seed=seed)
+    if placed is None or not placed.kept.is_optimal:
+        search = _Search(problem, capacity_bytes, clock, seed)
+        placed = search.best(relaxed, placed, known)
+    if placed.kept.bound_bytes == relaxed.total_bytes < placed.kept.total_bytes and not clock.is_over:
+        placed = lay_out(relaxed, capacity_bytes, WIDE, clock, seed=seed) or placed
+    return PlacedKept(
+        kept=replace(placed.kept, seconds=perf_counter() - started_s), addresses=placed.addresses
+    )
 
 
 def _halfway(deadline_s: float) -> float:
@@ -90,13 +92,15 @@ def _halfway(deadline_s: float) -> float:
 
 
 class _Search:
-    def __init__(self, problem: Streaming, capacity_bytes: int, deadline_s: float, seed: int) -> None:
+    def __init__(self, problem: Streaming, capacity_bytes: int, clock: Clock, seed: int) -> None:
         self._problem = problem
         self._capacity_bytes = capacity_bytes
-        self._deadline_s = deadline_s
+        self._clock = clock
+        self._deadline_s = clock.before_end(SHED_S * problem.step.size, _SEARCH_SHARE)
         self._seed = seed
         self._size = problem.size_bytes[problem.owner]  # by use
         self._conflicts: list[tuple[int, ...]] = []
+        self._placed: dict[tuple[bytes, bytes, bytes], tuple[NDArray[np.int64] | None, bool]] = {}
 
     @property
     def _is_late(self) -> bool:
@@ -104,11 +108,11 @@ class _Search:
 
     def place(self, kept: NDArray[np.bool_], *, deadline_s: float) -> tuple[NDArray[np.int64] | None, bool]:
         """Address in bytes of each stay, by tensor, then by start; or none, and whether there is none."""
-        start, end, size = self._rectangles(kept)
+        start, end, size, _ = rectangles(self._problem, kept)
         offsets = np.zeros(start.size, np.int64)
         is_decided = True
-        for part in _apart(start, end):
-            found, is_sure = self._place_part(start[part], end[part], size[part], deadline_s)
+        for part in stretches(start, end):
+            found, is_sure = self._place_stretch(start[part], end[part], size[part], deadline_s)
             if found is not None:
                 offsets[part] = found
             elif is_sure:
@@ -117,38 +121,30 @@ class _Search:
                 is_decided = False
         return (offsets if is_decided else None), is_decided
 
-    def _place_part(
+    def _place_stretch(
         self, start: NDArray[np.int64], end: NDArray[np.int64], size: NDArray[np.int64], deadline_s: float
     ) -> tuple[NDArray[np.int64] | None, bool]:
-        # If there is a placement, there is one at sums of sizes: their divisor is the unit.
-        unit = int(np.gcd.reduce(size))
-        offsets, is_sure = place_rectangles(
-            start, end, size // unit, self._capacity_bytes // unit, deadline_s=deadline_s, seed=self._seed
-        )
-        return None if offsets is None else offsets * unit, is_sure
+        key = start.tobytes(), end.tobytes(), size.tobytes()
+        if key not in self._placed:
+            found = place_stretch(
+                start, end, size, self._capacity_bytes, deadline_s=deadline_s, seed=self._seed
+            )
+            if found[0] is None and not found[1]:
+                return found  # with more time there may be one
+            self._placed[key] = found
+        return self._placed[key]
 
-    def _rectangles(
-        self, kept: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        before = np.concatenate(([False], kept[:-1]))
-        first = np.flatnonzero(kept & ~before)
-        after = np.flatnonzero(~kept & before)  # the use that ends a stay
-        step = self._problem.step
-        return step[first], step[after] + 1, self._size[first]
-
-    def best(
-        self, relaxed: Kept, addresses: NDArray[np.int64] | None, known: KnownStays | None
-    ) -> PlacedKept:
-        """Best plan by the deadline, from one without addresses (or with them, where its bound is open)."""
+    def best(self, relaxed: Kept, placed: PlacedKept | None, known: KnownStays | None) -> PlacedKept:
+        """Best plan by the deadline, from one without addresses and, if there is one, the same with them."""
         problem = self._problem
-        found = [] if addresses is None else [PlacedKept(kept=relaxed, addresses=addresses)]
+        found = [] if placed is None else [placed]
         if known is not None:
             greedy = replace(relaxed, kept=known.kept, method="greedy")
             found.append(PlacedKept(kept=greedy, addresses=known.addresses))
         bound, current = relaxed.bound_bytes, relaxed
         program: Program | None = None
         forbidden = 0
-        while addresses is None:
+        while placed is None:
             equal = self._equal(current)
             addresses, _ = self.place(equal.kept, deadline_s=self._soon())
             if addresses is not None:
@@ -211,9 +207,9 @@ class _Search:
 
     def _unplaceable_stretch(self, kept: NDArray[np.bool_]) -> tuple[int, int] | None:
         """First and one past the last step of a part of `kept` for which no placement is found."""
-        start, end, size = self._rectangles(kept)
-        for part in _apart(start, end):
-            if self._place_part(start[part], end[part], size[part], self._soon())[0] is None:
+        start, end, size, _ = rectangles(self._problem, kept)
+        for part in stretches(start, end):
+            if self._place_stretch(start[part], end[part], size[part], self._soon())[0] is None:
                 return int(start[part].min()), int(end[part].max())
         return None
 
@@ -226,7 +222,7 @@ class _Search:
             addresses, is_decided = self.place(kept, deadline_s=self._soon())
             if addresses is not None:
                 break
-            conflict = self._conflict(kept) if is_decided else None
+            conflict = self._conflict(kept) if is_decided and not self._is_late else None
             if conflict is None:
                 return found or None
             found += self._alike(conflict)
@@ -238,22 +234,25 @@ class _Search:
         """Drop gaps until the rest can be placed, then take back what can; conflicts are noted."""
         kept = plan.kept.copy()
         dropped: list[int] = []
-        while (placed := self.place(kept, deadline_s=self._soon()))[0] is None:
-            conflict = self._conflict(kept) if placed[1] else None
+        while True:
+            addresses, is_decided = self.place(kept, deadline_s=self._soon())
+            if addresses is not None:
+                break
+            conflict = self._conflict(kept) if is_decided and not self._is_late else None
             if conflict is not None:
                 self._conflicts += self._alike(conflict)
-            out = self._cheapest(kept, conflict or self._fullest(kept))
-            kept[out] = False
-            dropped.append(out)
-        addresses = placed[0]
+            gap = self._cheapest(kept, conflict or self._fullest(kept))
+            kept[gap] = False
+            dropped.append(gap)
         for gap in sorted(dropped, key=lambda i: -self._size[i]):
+            if perf_counter() >= self._clock.deadline_s + self._clock.grace_s:
+                break
             kept[gap] = True
             at, _ = self.place(kept, deadline_s=self._soon())
             if at is None:
                 kept[gap] = False
             else:
                 addresses = at
-        assert addresses is not None
         kept.setflags(write=False)
         return PlacedKept(kept=replace(plan, kept=kept, method="greedy"), addresses=addresses)
 

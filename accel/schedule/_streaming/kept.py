@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from accel.schedule._streamed_problem import Streaming, Use
+from accel.schedule._streaming.problem import Streaming, Use
 
 KeepMethod: TypeAlias = Literal["fits", "dynamic-program", "integer-program", "greedy"]
 

@@ -1,0 +1,1 @@
+"""The exact placer: rectangles of fixed time into the least height."""

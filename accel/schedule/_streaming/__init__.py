@@ -1,0 +1,1 @@
+"""Streamed mode: the problem, its exact engines, placement and orders."""
