@@ -45,7 +45,7 @@ def text_of(value: Any) -> str:
 def _hover(run: Run, rows: pd.DataFrame) -> list[str]:
     found = []
     for row in rows.to_dict("records"):
-        head = f"<b>trial {row['id']}</b>"
+        head = f"<b>trial {row['trial_id']}</b>"
         knobs = [f"{name} = {text_of(row[name])}" for name in run.names]
         goals = [f"{wanted.label}: {text_of(row[wanted.name])}" for wanted in run.objectives]
         found.append("<br>".join([head, *goals, *knobs]))
@@ -153,7 +153,7 @@ def hypervolume_trace(run: Run) -> go.Figure:
                 y=np.zeros(len(lost)),
                 mode="markers",
                 marker={"color": COLORS[1], "symbol": "x", "size": 7},
-                text=[f"trial {row.id}: {row.state}" for row in lost.itertuples()],
+                text=[f"trial {row.trial_id}: {row.trial_state}" for row in lost.itertuples()],
                 hovertemplate="%{text}<extra></extra>",
             )
         )

@@ -99,18 +99,20 @@ def _trial(run: Run, row: Mapping[Any, Any], distributions: Mapping[str, Any]) -
         parameters[name] = value
     state = TrialState[_STATES.get(row["trial_state"], "FAIL")]
     complete = state is TrialState.COMPLETE
+    others = {str(key): value for key, value in row.items() if key not in (*run.names, "trial_id")}
     attributes = {
-        str(key): value
-        for key, value in row.items()
-        if key not in (*run.names, "trial_id") and isinstance(value, str | int | float) and not _is_missing(value)
+        key: value
+        for key, value in others.items()
+        if isinstance(value, str | int | float) and not _is_missing(value)
     }
+    breaks = float(row["trial_state"] == "infeasible")
     made = create_trial(
         state=state,
         values=[float(row[wanted.name]) for wanted in run.objectives] if complete else None,
         params=parameters,
         distributions={name: distributions[name] for name in parameters},
         user_attrs=attributes,
-        constraints={"outcome": float(row["trial_state"] == "infeasible")} if run.outcomes and complete else None,
+        constraints={"outcome": breaks} if run.outcomes and complete else None,
     )
     if complete and not _is_missing(row["trial_seconds"]) and made.datetime_complete is not None:
         # Optuna has no duration: the end is now, the begin so long before.

@@ -265,9 +265,10 @@ def _frame(
                 "attached": bool(row.get("attached", 0)),
             }
         )
-    fixed = ["trial_id", "trial_state", *names, *objectives, *(name for name in outcomes if name not in objectives)]
-    metrics_columns = [name for name in extra if name not in fixed]
-    frame = pd.DataFrame(table, columns=[*fixed, *metrics_columns, "trial_seconds", "trial_error", "attached"])
+    measured = dict.fromkeys([*objectives, *outcomes])
+    fixed = ["trial_id", "trial_state", *names, *measured]
+    others = [name for name in extra if name not in fixed]
+    frame = pd.DataFrame(table, columns=[*fixed, *others, "trial_seconds", "trial_error", "attached"])
     for name in (*objectives, *outcomes):
         frame[name] = pd.to_numeric(frame[name])
     return frame

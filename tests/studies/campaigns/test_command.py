@@ -44,7 +44,7 @@ def test_a_table_is_searched_and_the_run_goes_on_with_a_larger_budget(bitfront, 
     assert (merged["time"] == merged["time_table"]).all()
     assert (merged["area"] == merged["area_table"]).all()
     written = pd.read_csv("runs/designs/evaluations.csv", keep_default_na=False)
-    assert written["id"].tolist() == list(range(20))
+    assert written["trial_id"].tolist() == list(range(20))
     assert set(written["knob_mode"]) == {"off", "NA"}
 
 
@@ -90,7 +90,8 @@ def test_a_program_evaluates_designs_and_its_results_are_kept(bitfront, program_
 def test_the_configuration_in_the_run_folder_starts_the_same_campaign(bitfront, table_file):
     bitfront(*table_options(table_file, "--budget", 6, "--seed", 9))
     assert bitfront("campaign", "runs/designs/config.toml", "--run", "copy", "--no-report").exit_code == 0
-    first, second = (read_run(Path(name)).frame.drop(columns="trial_seconds") for name in ("runs/designs", "copy"))
+    frames = (read_run(Path(name)).frame for name in ("runs/designs", "copy"))
+    first, second = (frame.drop(columns="trial_seconds") for frame in frames)
     pd.testing.assert_frame_equal(first, second)
 
 
@@ -244,7 +245,7 @@ def test_a_study_for_optuna_holds_every_trial(bitfront, program_file, tmp_path):
         assert trial.params["loops"] == " ".join(row["loops"])
         if row["trial_state"] == "done":
             assert trial.values == [row["time"], row["area"]]
-    assert {trial.number for trial in study.best_trials} == set(run.done["id"][run.on_front])
+    assert {trial.number for trial in study.best_trials} == set(run.done["trial_id"][run.on_front])
     assert not Path("runs/chip/report.html").exists()
     refused(bitfront("report", "runs/chip", "--optuna", "study.db"), "is there already")
     refused(bitfront("report", "runs/chip", "--optuna", "nowhere/study.db"), "there is no folder")
@@ -275,8 +276,8 @@ def test_the_page_has_every_part_and_needs_nothing_else(bitfront, program_file):
     run = read_run(Path("runs/chip"))
     begin = page.index("const rows = ") + len("const rows = ")
     rows = json.loads(page[begin : page.index(";\n", begin)])
-    assert {row["id"] for row in rows} == set(run.done["id"])
-    assert {row["id"] for row in rows if row["front"]} == set(run.done["id"][run.on_front])
+    assert {row["id"] for row in rows} == set(run.done["trial_id"])
+    assert {row["id"] for row in rows if row["front"]} == set(run.done["trial_id"][run.on_front])
     assert sum(row["knee"] for row in rows) == 1
 
 
