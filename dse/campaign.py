@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from dse import tables
 from dse._schema import restate
+from dse._threads import one_thread
 from dse.executors.base import Evaluator, Executor
 from dse.executors.inprocess import InProcess
 from dse.executors.runner import BackOff
@@ -214,7 +215,8 @@ class Campaign:
         if len(asked) == n:
             return asked
         first = len(self._ledger.trials)
-        proposal = self._method.propose(first, self.history(), n - len(asked))
+        with one_thread():
+            proposal = self._method.propose(first, self.history(), n - len(asked))
         records = [Record(first + k, "ask", self._asked(design)) for k, design in enumerate(proposal.designs)]
         if records:
             notes = [Record(first, "note", {"text": note}) for note in proposal.notes]
@@ -461,7 +463,8 @@ class Campaign:
         from dse.methods.active import predict
 
         designs = tables.designs_of(self.space, frame)
-        mean, deviation = predict(self._learner, self.history(), designs)
+        with one_thread():
+            mean, deviation = predict(self._learner, self.history(), designs)
         return (mean[:, 0], deviation[:, 0]) if mean.shape[1] == 1 else (mean, deviation)
 
     @cached_property
@@ -475,7 +478,8 @@ class Campaign:
     @property
     def prediction_report(self) -> tuple[str, ...]:
         """How the models of `predict` came about, line by line: their weights, and what was transferred."""
-        models, notes = self._learner.models(self.history())
+        with one_thread():
+            models, notes = self._learner.models(self.history())
         return (*(line for model in models for line in model.report), *notes)
 
     def history(self) -> History:
