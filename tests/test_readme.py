@@ -8,9 +8,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_python_examples_run_one_after_the_other():
+def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for block in blocks:
@@ -18,6 +19,8 @@ def test_the_python_examples_run_one_after_the_other():
     assert names["dot"](names["ones"], names["ones"], "e6m9") == 1024.0
     assert names["dot"](names["ones"], names["ones"], "e6m9 chunk=64") == 4096.0
     assert (names["required_bits"](4608), names["required_bits"](4608, chunk=64)) == (9, 5)
+    assert len(names["front"]) >= 5
+    names["campaign"].close()
     assert "OPTIMAL" in printed.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,9 @@ def _of_program(config: CampaignFile, file: Path, folder: Path) -> Problem:
 
 
 def _beside(file: Path, text: str, *, program: bool) -> str:
-    """Argument of a command: a file beside the configuration by its whole path."""
+    """Argument of a command: a file beside the configuration by its whole path, or this interpreter."""
+    if text == "{python}":
+        return sys.executable
     if program and os.sep not in text and shutil.which(text):
         return text
     path = file.parent / text
