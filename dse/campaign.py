@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from dse import tables
 from dse._schema import restate
 from dse._threads import one_thread
-from dse.executors.base import Evaluator, Executor
+from dse.executors.base import Closing, Evaluator, Executor
 from dse.executors.inprocess import InProcess
 from dse.executors.runner import BackOff
 from dse.executors.runner import run as run_all
@@ -38,7 +37,7 @@ _SETTINGS = ("seed", "method", "initial", "config")
 MAX_RETRIES = 3  #: of a trial whose evaluation the infrastructure failed
 
 
-class Campaign:
+class Campaign(Closing):
     """Search of a space for the Pareto front of some objectives, by ask and tell.
 
     Parameters
@@ -63,6 +62,9 @@ class Campaign:
         lives in memory.
     transfer
         Data frames or campaigns of earlier searches to learn from.
+    cost_aware
+        Expected improvement per second of evaluation, where evaluation times were told and differ;
+        methods without a model ignore it.
     config, versions
         JSON kept with the store: the configuration must be the same on resuming, the software
         versions are recorded with every evaluation.
@@ -98,6 +100,7 @@ class Campaign:
         initial: int | None = None,
         store: str | Path | None = None,
         transfer: Sequence[pd.DataFrame | Campaign] = (),
+        cost_aware: bool = False,
         config: Json = None,
         versions: Json = None,
     ) -> None:
@@ -115,6 +118,7 @@ class Campaign:
             seed=seed,
             initial=initial,
             transfer=self._transfer,
+            cost_aware=cost_aware,
         )
         identity = {
             "seed": seed,
@@ -125,6 +129,8 @@ class Campaign:
             "outcome_constraints": [limit.describe() for limit in self.outcome_constraints],
             "config": config,
         }
+        if cost_aware:
+            identity["cost_aware"] = True
 
         def upgrade(version: int, stored: dict[str, Json]) -> dict[str, Json]:
             found = restate(version, stored)
@@ -157,17 +163,6 @@ class Campaign:
         meta, _ = read_store(path)
         settings = {name: value for name, value in meta.items() if name in _SETTINGS}
         return cls(space, objectives, **(settings | options), store=path)
-
-    def __enter__(self) -> Campaign:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the store; asking and telling then raise, reading still works."""

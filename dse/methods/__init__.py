@@ -27,6 +27,7 @@ class _Entry:
     name: str
     needs: tuple[str, str] | None = None
     transfers: bool = False
+    weighs_cost: bool = False
 
 
 _ENTRIES = {
@@ -34,10 +35,10 @@ _ENTRIES = {
     "sobol": _Entry("dse.methods.sobol", "SobolSearch"),
     "nsga2": _Entry("dse.methods.evolutionary", "EvolutionarySearch"),
     "tpe": _Entry("dse.methods.tpe", "TreeParzenSearch", ("optuna", "optuna")),
-    "qlognehvi": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True),
-    "qlognparego": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True),
+    "qlognehvi": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True, weighs_cost=True),
+    "qlognparego": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True, weighs_cost=True),
     "predict": _Entry("dse.methods.active", "ActiveLearning", transfers=True),
-    "auto": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True),
+    "auto": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True, weighs_cost=True),
 }
 
 METHODS = tuple(_ENTRIES)  #: names that `make` takes
@@ -52,6 +53,7 @@ def make(
     seed: int,
     initial: int | None = None,
     transfer: Sequence[Any] = (),
+    cost_aware: bool = False,
 ) -> Method:
     """Method of a name, ready to propose.
 
@@ -68,6 +70,8 @@ def make(
         of parameters plus two, within 5..20. Attached trials count.
     transfer
         Earlier campaigns to learn from. A method that learns no model says in a note that it does not.
+    cost_aware
+        Improvement per second of evaluation, for the methods that know improvements.
 
     Raises
     ------
@@ -100,6 +104,7 @@ def make(
             seed=seed,
             initial=initial,
             **({"transfer": tuple(transfer)} if entry.transfers else {}),
+            **({"cost_aware": cost_aware} if entry.weighs_cost else {}),
         )
     except ModuleNotFoundError as error:
         if entry.needs is None or error.name is None or error.name.partition(".")[0] != entry.needs[0]:

@@ -212,3 +212,18 @@ def test_names_of_a_campaigns_own_columns_are_free(table):
     again.attach(frame)
     assert again.trials[4].error == "broken"
     assert campaign.pareto()["error"].iloc[0] == frame["error"].min()
+
+
+def test_a_cost_aware_search_prefers_what_is_cheap_to_evaluate(table):
+    """Designs of flow b take 100 times as long as those of flow a, and are as good otherwise."""
+    alike = table.assign(time=table["time"] - 5.0 * (table["flow"] == "b"))
+    seconds = {}
+    for cost_aware in (False, True):
+        campaign = over(alike, ["time"], initial=8, cost_aware=cost_aware)
+        for _ in range(20):
+            (trial,) = campaign.ask()
+            spent = 100.0 if trial.parameters["flow"] == "b" else 1.0
+            campaign.tell(trial, {"time": alike["time"][trial.row]}, seconds=spent)
+        seconds[cost_aware] = sum(trial.seconds for trial in campaign.trials[8:])
+        assert campaign.pareto()["time"].iloc[0] == alike["time"].min()
+    assert seconds[True] < seconds[False]
