@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dse._bayes.transfer import SourceModel, Transferred
 
 FEWEST = 5  #: results from which a model is fitted
+_LARGEST = 1e150  # the square of which is still a number
 
 
 class PredictionError(ValueError):
@@ -134,6 +135,11 @@ class Predictor:
             raise PredictionError(f"a model of {objective.name} needs {FEWEST} results, got {len(designs)}")
         if not np.isfinite(costs).all():
             raise PredictionError(f"costs of {objective.name} must be finite")
+        if np.abs(costs).max() > _LARGEST:
+            raise PredictionError(
+                f"costs of {objective.name} must be at most {_LARGEST:g} for a model, got "
+                f"{np.abs(costs).max():g}; transform='log' has no such limit"
+            )
         if np.ptp(costs) == 0:
             raise PredictionError(f"costs of {objective.name} must vary, got {costs[0]:g} everywhere")
         rows = self.space.encode(designs).rows

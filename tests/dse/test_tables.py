@@ -177,6 +177,16 @@ def test_what_cannot_be_predicted_is_told(table):
         campaign.predict(table.assign(unroll=3))
 
 
+def test_values_whose_squares_overflow_are_refused_by_the_model_and_searched_without(table):
+    huge = table.assign(time=1e300 * (1 + table["width"]))
+    campaign = over(huge, ["time"], method="predict", initial=5)
+    for _ in range(7):
+        measure(campaign, huge, campaign.ask()[0])
+    assert campaign.notes[-1][1].startswith("Sobol design: costs of time must be at most 1e+150")
+    with pytest.raises(dse.PredictionError, match="transform='log' has no such limit"):
+        campaign.predict(huge)
+
+
 def test_a_budget_of_the_campaign_is_that_of_its_run(table):
     by_row = {tuple(row[:3]): {"time": row[3]} for row in table.to_numpy().tolist()}
     campaign = over(table, ["time"], budget=3, method="random")
