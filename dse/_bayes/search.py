@@ -3,6 +3,11 @@
 Up to three objectives: log noisy expected improvement of the hypervolume, of the objective itself for one.
 From four on, where the boxes are too many: of a Chebyshev scalarisation with random weights. Times the
 probability that outcome constraints are met and that the design can be evaluated; per second where asked.
+
+Models of tens of designs are sure of more than they know: a knob that changed nothing where it was varied
+counts as one that never will, and a cliff beside the front is not looked for. So where the front stands
+still, every other design explores: it is the one of the most uncertain outcomes among those that differ from
+the front in a single input.
 """
 
 from __future__ import annotations
@@ -29,6 +34,9 @@ _HYPERVOLUME_OBJECTIVES = 3
 # have been seen, since trade-offs beyond what was seen are then the likelier. With 10 % from the start, a
 # search of a space of mostly infeasible designs works out the corner in which it found its first ones.
 _MARGIN, _MARGIN_OF_ONE = 0.1, 10.0
+_STALLED = 2  # results in a row that are not on the front, after which every other design explores
+_LEAST_STALLED = 10  # finished designs before which no front stands still
+_FAR = 1e3  # per further input that differs: more than any logarithm of a variance
 _KNOWN_DEVIATION = 1e-6  # of a known objective, standardised
 _ROWS = 2048  # per chunk, which bounds the memory
 _COARSE, _KEPT = 4096, 1024  # above so many candidates, so many pass from a coarse estimate to the fine one
@@ -319,6 +327,45 @@ class SearchModel:
         result: Float[np.ndarray, " k"] = logsumexp(np.stack(each), axis=0) - np.log(draws)
         return result
 
+    @property
+    def explores(self) -> bool:
+        """Whether the next design is one to learn from."""
+        n = len(self._rows)
+        if not self.improves or n < _LEAST_STALLED or not any(self.models):
+            return False
+        met = np.flatnonzero(self._met)
+        newest = int(met[non_dominated(self._costs[met])].max())
+        every_other = (n + len(self._failed) + len(self._pending)) % 2 == 0
+        return bool(every_other and n - 1 - newest >= _STALLED)
+
+    def worth(self, rows: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " k"]:
+        """What to choose the next design by, (k,): its score, or what it would tell where that is due."""
+        if not self.explores:
+            return self.score(rows)
+        inputs = [*self._columns.numeric, *self._columns.categorical]
+        front = self._rows[self._met][non_dominated(self._costs[self._met])][:, inputs]
+        differing = np.min([(rows[:, inputs] != best).sum(axis=1) for best in front], axis=0)
+        near = np.flatnonzero(differing <= max(1, differing.min(initial=len(inputs))))
+        values = np.full(len(rows), -np.inf)
+        for part in np.array_split(near, len(near) // _ROWS + 1):
+            values[part] = self._news(rows[part]) - _FAR * differing[part]
+        return values
+
+    def _news(self, rows: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " k"]:
+        """Log of the variances of the outcomes, and of the probability that the constraints are met, (k,)."""
+        news = self._log_feasible(rows)
+        for j, model in enumerate(self.models):
+            if model is None:
+                mean = self._standardised(j, rows[:, self._known[j]])
+                variance = np.full(len(rows), _KNOWN_DEVIATION**2)
+            else:
+                mean, variance = model.predict(rows)
+                news += np.log(variance)
+            worst = float(self._standardised(j, self._threshold[[j]])[0])
+            if np.isfinite(worst):
+                news += log_ndtr((worst - mean) / np.sqrt(variance))
+        return news
+
     def add_pending(self, rows: Float[np.ndarray, "p c"]) -> None:
         """Count these rows as being evaluated from now on."""
         self._pending = np.concatenate([self._pending, rows])
@@ -336,7 +383,7 @@ class SearchModel:
         left = np.random.default_rng([self._seed, 4]).permutation(len(candidates))
         picked: list[int] = []
         while len(picked) < q and len(left):
-            values = self.score(candidates[left])
+            values = self.worth(candidates[left])
             best = int(values.argmax())
             if not np.isfinite(values[best]):
                 raise ModelError("the acquisition function is nowhere finite")

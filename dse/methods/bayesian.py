@@ -260,7 +260,7 @@ class BayesianSearch:
         pool = list(dict.fromkeys([*(design for design in self._pool if design not in blocked), *near]))
         if not pool:
             return next(iter(self._start.next(history, 1, without=tuple(blocked))), None)
-        design, value = maximise(lambda designs: model.score(self._rows(designs)), pool, moves=moves, rng=rng)
+        design, value = maximise(lambda designs: model.worth(self._rows(designs)), pool, moves=moves, rng=rng)
         if not np.isfinite(value):
             raise ModelError("the acquisition function is nowhere finite")
         return design

@@ -317,6 +317,80 @@ def test_a_threshold_keeps_the_search_within_it():
     assert objectives(candidates)[model.pick(candidates, 3), 0].max() < 0.2
 
 
+def standing_still(n=12):
+    """Designs of which the first two are the front."""
+    rows = designs(n)
+    return rows, np.concatenate([objectives(rows[:2]) - 5.0, objectives(rows[2:])])
+
+
+def test_where_the_front_stands_still_every_other_design_is_a_single_change_of_it():
+    rows, costs = standing_still()
+    front = rows[np.flatnonzero(search.non_dominated(costs))]
+    assert len(front) <= 2
+    rng = np.random.default_rng(4)
+    changed = np.repeat(front, 20, axis=0)
+    column = rng.integers(0, 2, len(changed))
+    changed[np.arange(len(changed)), column] = rng.random(len(changed))
+    candidates = np.concatenate([designs(200, seed=1), changed])
+    model = SearchModel(rows, costs, COLUMNS)
+    assert model.explores
+    variance = np.prod([part.predict(candidates)[1] for part in model.models], axis=0)
+    first, second, third = model.pick(candidates, 3)
+    assert first == 200 + variance[200:].argmax()
+    again = SearchModel(rows, costs, COLUMNS, pending_rows=candidates[[first]])
+    assert not again.explores
+    assert second == again.score(candidates).argmax()
+    assert third >= 200
+
+
+def test_without_single_changes_the_fewest_count():
+    rows, costs = standing_still()
+    front = rows[:2][search.non_dominated(costs[:2])]
+    two = np.concatenate([front[[0]], front[[0]]])
+    two[:, :2] = [[0.11, 0.12], [0.97, 0.98]]  # the code is the same
+    others = designs(80, seed=1)
+    others = others[~np.isin(others[:, 2], front[:, 2])]
+    assert len(others) > 10
+    model = SearchModel(rows, costs, COLUMNS)
+    assert (model.worth(np.concatenate([others, two])).argmax() - len(others)) in (0, 1)
+
+
+@pytest.mark.parametrize("newest", [9, 10, 11])
+def test_a_front_that_has_just_moved_is_improved_further(newest):
+    rows = designs(12)
+    costs = objectives(rows)
+    costs[newest] = costs.min(axis=0) - 1.0
+    model = SearchModel(rows, costs, COLUMNS)
+    fresh = designs(30, seed=1)
+    assert model.explores == (newest == 9)
+    assert (model.worth(fresh) == model.score(fresh)).all() == (newest != 9)
+
+
+def test_what_is_explored_may_be_of_use():
+    rows, costs = standing_still(30)
+    failed = np.array([[x, y, code] for x, y, code in designs(20, seed=3) * [1.0, 0.5, 1.0]])
+    rows[:, 1] = 0.5 + 0.5 * rows[:, 1]
+    front = rows[:2][search.non_dominated(costs[:2])]
+    changed = np.repeat(front[[0]], 100, axis=0)
+    changed[:, 1] = np.linspace(0.0, 1.0, 100)
+    model = SearchModel(rows, costs, COLUMNS, failed_rows=failed)
+    assert model.explores
+    assert changed[model.pick(changed)[0], 1] > 0.4
+    # A threshold is kept too, of a known objective as of a learnt one.
+    rows[0, 1] = 0.5  # the best of both objectives, but for the next design's second
+    exact = np.column_stack([rows, rows[:, 1]])
+    candidates = np.column_stack([changed, changed[:, 1]])
+    known = SearchModel(
+        exact,
+        np.column_stack([rows[:, 1], costs[:, 1]]),
+        COLUMNS,
+        known={0: 3},
+        reference=np.array([0.7, np.nan]),
+    )
+    assert known.explores
+    assert candidates[known.pick(candidates)[0], 1] < 0.7
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
