@@ -34,7 +34,7 @@ _HYPERVOLUME_OBJECTIVES = 3
 # have been seen, since trade-offs beyond what was seen are then the likelier. With 10 % from the start, a
 # search of a space of mostly infeasible designs works out the corner in which it found its first ones.
 _MARGIN, _MARGIN_OF_ONE = 0.1, 10.0
-_STALLED = 2  # results in a row that are not on the front, after which every other design explores
+_STALLED = 3  # results in a row that are not on the front, after which every other design explores
 _LEAST_STALLED = 10  # finished designs before which no front stands still
 _FAR = 1e3  # per further input that differs: more than any logarithm of a variance
 _KNOWN_DEVIATION = 1e-6  # of a known objective, standardised
@@ -329,9 +329,9 @@ class SearchModel:
 
     @property
     def explores(self) -> bool:
-        """Whether the next design is one to learn from."""
-        n = len(self._rows)
-        if not self.improves or n < _LEAST_STALLED or not any(self.models):
+        """Whether the next design is one to learn from: only a front can stand still beside a better one."""
+        n, m = self._costs.shape
+        if m == 1 or not self.improves or n < _LEAST_STALLED or not any(self.models):
             return False
         met = np.flatnonzero(self._met)
         newest = int(met[non_dominated(self._costs[met])].max())
