@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## main job on real data: train, price, schedule, search; re
 	$(BIN)/bitfront campaign studies/configs/digits.toml
 
 test: $(INSTALLED)  ## whole test suite, with the doctests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 slow: $(INSTALLED)  ## longer validation
 	$(BIN)/python -m pytest -q -m slow

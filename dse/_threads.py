@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run what is inside with one thread of every library for linear algebra, and restore what was."""
-    with _controller().limit(limits=1):
-        yield
-
-
-@cache
-def _controller() -> Any:
     # SciPy brings a library of its own, which must be loaded to be found.
     import scipy.linalg  # noqa: F401
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import threadpool_limits
 
-    return ThreadpoolController()
+    with threadpool_limits(limits=1):
+        yield
