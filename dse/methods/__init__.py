@@ -31,8 +31,8 @@ class _Entry:
 
 
 _ENTRIES = {
-    "random": _Entry("dse.methods.random", "RandomSearch"),
-    "sobol": _Entry("dse.methods.sobol", "SobolSearch"),
+    "random": _Entry("dse.methods.sequence", "SequenceSearch"),
+    "sobol": _Entry("dse.methods.sequence", "SequenceSearch"),
     "nsga2": _Entry("dse.methods.evolutionary", "EvolutionarySearch"),
     "tpe": _Entry("dse.methods.tpe", "TreeParzenSearch", ("optuna", "optuna")),
     "qlognehvi": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True, weighs_cost=True),

@@ -1,4 +1,4 @@
-"""Sobol search: feasible designs along a scrambled Sobol sequence, none of them twice."""
+"""Search without learning: feasible designs uniformly or along a scrambled Sobol sequence, none twice."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dse.objective import Objective
 from dse.space import Space
 
 
-class SobolSearch:
-    """Covers the space more evenly than random search, and learns as little."""
+class SequenceSearch:
+    """The baselines that every other method must beat: ``"random"``, and the more even ``"sobol"``."""
 
     def __init__(
         self,
@@ -20,11 +20,11 @@ class SobolSearch:
         objectives: Sequence[Objective],  # noqa: ARG002  the same for every method
         outcome_constraints: Sequence[Any] = (),  # noqa: ARG002
         *,
-        method: str = "sobol",  # noqa: ARG002
+        method: str = "random",
         seed: int,
         initial: int | None = None,  # noqa: ARG002  all of it is the same sequence
     ) -> None:
-        self._sequence = Start(space, seed=seed, sobol=True)
+        self._sequence = Start(space, seed=seed, sobol=method == "sobol")
 
     def propose(self, number: int, history: History, n: int) -> Proposal:  # noqa: ARG002
         """Next designs of the sequence that the campaign does not have."""
