@@ -7,8 +7,8 @@ for a source with other limits is still of use.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -39,10 +39,13 @@ class Source:
         For reports.
     frame
         One row per result; parameters and objectives are columns.
+    minimize
+        Direction of its objectives, as far as it is known: a data frame does not tell.
     """
 
     name: str
     frame: pd.DataFrame
+    minimize: Mapping[str, bool] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Any, name: str = "source") -> Source:
@@ -64,7 +67,28 @@ class Source:
             raise TypeError(f"a transfer source must be a data frame or a campaign, got {given!r}")
         trials: pd.DataFrame = frame()
         state = trials["trial_state" if "trial_state" in trials.columns else "state"]
-        return cls(name, trials[state == "done"].reset_index(drop=True))
+        directions = {each.name: each.minimize for each in getattr(given, "objectives", ())}
+        return cls(name, trials[state == "done"].reset_index(drop=True), directions)
+
+    def check(self, space: Space, objectives: Sequence[Objective]) -> None:
+        """``ValueError`` where there is nothing to learn from, or what there is contradicts the campaign.
+
+        Nothing is in common, an objective that is to be minimised was maximised there or the other way
+        round, or a value is not in the domain of its objective.
+        """
+        self.shared(space)
+        learnt = [each for each in objectives if each.known is None]
+        common = [each for each in learnt if each.name in self.frame.columns]
+        if learnt and not common:
+            raise ValueError(
+                f"transfer {self.name} has no objective to learn in common with the campaign, which learns "
+                f"{', '.join(each.name for each in learnt)}"
+            )
+        for each in common:
+            if self.minimize.get(each.name, each.minimize) != each.minimize:
+                here, there = ("minimised", "maximised") if each.minimize else ("maximised", "minimised")
+                raise ValueError(f"{each.name} must be {there}, as transfer {self.name} has it, got {here}")
+            self.costs(each)
 
     def shared(self, space: Space) -> tuple[str, ...]:
         """Names of the searched parameters of the space that this source has.

@@ -15,6 +15,7 @@ from typing import Any
 from dse.methods.base import Method, Proposal, check
 from dse.objective import Objective
 from dse.space import Space
+from dse.transfer import Source
 
 __all__ = ["METHODS", "Method", "Proposal", "make"]
 
@@ -76,7 +77,8 @@ def make(
     Raises
     ------
     ValueError
-        An unknown name, no objective, or a seed or `initial` out of range.
+        An unknown name, no objective, a seed or `initial` out of range, or a transfer source that has
+        nothing in common with the problem or contradicts it.
     ModuleNotFoundError
         The method needs an extra that is not installed; the message says which.
 
@@ -93,6 +95,9 @@ def make(
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
     check(objectives, seed=seed, initial=initial)
+    sources = [Source.of(given, f"source {number}") for number, given in enumerate(transfer, 1)]
+    for source in sources:
+        source.check(space, objectives)
     entry = _ENTRIES[name]
     try:
         factory = getattr(import_module(entry.module), entry.name)
@@ -103,7 +108,7 @@ def make(
             method=name,
             seed=seed,
             initial=initial,
-            **({"transfer": tuple(transfer)} if entry.transfers else {}),
+            **({"transfer": tuple(sources)} if entry.transfers else {}),
             **({"cost_aware": cost_aware} if entry.weighs_cost else {}),
         )
     except ModuleNotFoundError as error:
@@ -114,7 +119,7 @@ def make(
             f"method {name} needs {package}, which is not installed: pip install 'bitfront[{extra}]'",
             name=package,
         ) from None
-    return _WithoutTransfer(method, name) if transfer and not entry.transfers else method
+    return _WithoutTransfer(method, name) if sources and not entry.transfers else method
 
 
 class _WithoutTransfer:

@@ -7,20 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import tomli_w
 
 from dse import Campaign, Event, StoreMismatch
 from dse.executors import Executor, InProcess, LocalProcesses, run
+from dse.transfer import Source
 from studies.campaigns.figures import text_of
 from studies.campaigns.problem import Problem
 from studies.campaigns.runs import STORE, Run, read_run
 from studies.config import ConfigError
 from studies.files import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXECUTORS = ("local", "dask")  #: names; anything else is the address of a Dask scheduler
 
@@ -47,7 +45,7 @@ class Options:
     workers
         Evaluations at a time.
     transfer
-        Tables of earlier campaigns.
+        Earlier campaigns.
     """
 
     seed: int
@@ -56,7 +54,7 @@ class Options:
     initial: int | None = None
     executor: str = "local"
     workers: int = 1
-    transfer: Sequence[pd.DataFrame] = ()
+    transfer: Sequence[Source] = ()
 
 
 def run_campaign(problem: Problem, folder: Path, options: Options, watcher: Watcher) -> Run:
@@ -88,7 +86,7 @@ def run_campaign(problem: Problem, folder: Path, options: Options, watcher: Watc
             versions={"bitfront": version("bitfront")},
         )
     except StoreMismatch as error:
-        raise ConfigError(f"{folder}: holds another campaign: {error}") from None
+        raise ConfigError(str(error)) from None
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         raise ConfigError(str(error)) from None
     with campaign:

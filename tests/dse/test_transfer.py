@@ -117,3 +117,29 @@ def test_predictions_of_a_source_rank_the_space():
     assert predictions([]).shape == predictions.columns([]).shape == (0, 1)
     np.testing.assert_allclose(predictions.columns(designs), 0.5 + predictions(designs) / 4)
     assert predictions.followed(designs, truth)["old"] > 0.95
+
+
+@pytest.mark.parametrize("method", ["auto", "predict", "nsga2", "random"])
+def test_a_source_that_has_nothing_to_tell_or_the_opposite_is_refused_before_any_trial(method):
+    def campaign(*sources, objectives=(TIME, AREA)):
+        return dse.Campaign(SPACE, objectives, seed=0, method=method, transfer=sources)
+
+    with pytest.raises(ValueError, match="transfer source 2 has no parameter in common with the campaign"):
+        campaign(frame(), pd.DataFrame({"x": [1.0], "time": [1.0]}))
+    with pytest.raises(
+        ValueError, match="no objective to learn in common with the campaign, which learns time"
+    ):
+        campaign(frame().drop(columns=["time", "area"], errors="ignore"))
+    with pytest.raises(TypeError, match="must be a data frame or a campaign, got 'runs/a'"):
+        campaign("runs/a")
+    slowest = dse.Campaign(SPACE, [dse.Objective("time", minimize=False)], seed=0, method="random")
+    for trial in slowest.ask(6):
+        slowest.tell(trial, {"time": float(trial.id)})
+    with pytest.raises(
+        ValueError, match="time must be maximised, as transfer source 1 has it, got minimised"
+    ):
+        campaign(slowest)
+    with pytest.raises(ValueError, match="time must be positive"):
+        campaign(
+            frame(time=[1.0, 2.0, -3.0, 4.0, 5.0, 6.0]), objectives=[dse.Objective("time", transform="log")]
+        )

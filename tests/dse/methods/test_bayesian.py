@@ -182,7 +182,7 @@ def test_a_sibling_campaign_is_learnt_from_and_its_weight_is_shown():
     assert costs(space.parameters_of(designs[0]))[0] < 1.0
     assert len(set(designs)) == 5
     proposal = method.propose(5, history(space, costs, designs), 1)
-    assert proposal.notes[0].startswith("transfer of time from source 0: weight ")
+    assert proposal.notes[0].startswith("transfer of time from source 1: weight ")
     assert float(proposal.notes[0].rsplit(" ", 1)[1]) > 0.3
     fresh = np.array([costs(space.parameters_of(d))[0] for d in space.designs()])
     every = list(space.designs())

@@ -134,7 +134,13 @@ def test_files_that_are_no_tables_are_refused(bitfront, tmp_path, table_file):
     refused(bitfront(*table_options("none.csv")), "none.csv: no such file")
     refused(bitfront(*table_options(tmp_path)), "is a folder")
     (tmp_path / "empty.csv").write_text("")
-    refused(bitfront(*table_options(tmp_path / "empty.csv")), "is not a CSV table")
+    refused(bitfront(*table_options(tmp_path / "empty.csv")), "is not a CSV table: it is empty")
+    for text in ("", "\n# nothing yet\n"):
+        (tmp_path / "empty.toml").write_text(text)
+        refused(
+            bitfront("campaign", tmp_path / "empty.toml"),
+            "empty.toml: the file is empty; objectives: missing",
+        )
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
     refused(bitfront(*table_options(tmp_path / "binary.csv")), "is not a CSV table")
     refused(bitfront("campaign"), "either CONFIG or --table")
@@ -150,6 +156,20 @@ def test_transfer_needs_something_in_common(bitfront, table_file, tmp_path):
     refused(
         bitfront(*table_options(table_file, "--transfer", "other.csv")), "no objective to learn in common"
     )
+    refused(bitfront(*table_options(table_file, "--transfer", "nowhere")), "nowhere: holds no campaign")
+    (tmp_path / "empty.csv").write_text("")
+    refused(bitfront(*table_options(table_file, "--transfer", "empty.csv")), "it is empty")
+
+
+def test_transfer_from_a_campaign_that_wanted_the_opposite_is_refused(bitfront, table_file):
+    other = ("--objectives", "time:max,area:min", "--budget", 6, "--method", "sobol", "--no-report")
+    assert bitfront("campaign", "--table", table_file, *other, "--run", "other").exit_code == 0
+    for method in ("auto", "predict", "sobol"):
+        refused(
+            bitfront(*table_options(table_file, "--method", method, "--transfer", "other", "--run", "new")),
+            "time must be maximised, as transfer other has it, got minimised",
+        )
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize(
