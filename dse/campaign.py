@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dse.methods.active import ActiveLearning
+    from dse.transfer import Source
 
 _DEFAULTS_OF_1 = {"method": "qlognehvi", "initial": 10}
 _SETTINGS = ("seed", "method", "initial", "config")
@@ -99,7 +100,7 @@ class Campaign(Closing):
         method: str = "auto",
         initial: int | None = None,
         store: str | Path | None = None,
-        transfer: Sequence[pd.DataFrame | Campaign] = (),
+        transfer: Sequence[pd.DataFrame | Campaign | Source] = (),
         cost_aware: bool = False,
         config: Json = None,
         versions: Json = None,
