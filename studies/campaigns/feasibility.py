@@ -109,7 +109,7 @@ def draw(run: Run, found: FeasibilityMap) -> go.Figure:
     ):
         rows = run.frame[run.frame["trial_state"].isin(states)]
         for each in found.names:
-            rows = rows[[not figures.is_missing(value) for value in rows[each]]]
+            rows = rows[~rows[each].map(figures.is_missing).astype(bool)]
         figure.add_trace(_marks(rows, found, sides, name, marker, 100.0 * (states != ["failed"])))
     figure.update_xaxes(title=found.names[0], type=sides[0].kind)
     figure.update_yaxes(title=found.names[1] if pair else "probability of a result, %")
