@@ -11,6 +11,8 @@ import click
 
 from studies.refusal import check_folder, refuse
 
+WORKERS = 2  #: evaluations at a time, unless a number is given
+
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), required=False)
@@ -44,9 +46,8 @@ from studies.refusal import check_folder, refuse
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Evaluations at a time; in a co-design campaign, processes that train replicates.",
+    help="Evaluations at a time: 2 if nothing is said, or as many as the Dask scheduler has threads for. In "
+    "a co-design campaign, processes that train replicates.",
 )
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html at the end.")
 def campaign(
@@ -62,7 +63,7 @@ def campaign(
     transfer: tuple[Path, ...],
     executor: str,
     folder: Path | None,
-    workers: int,
+    workers: int | None,
     report: bool,
 ) -> None:
     """Search a design space for its Pareto front with few evaluations.
@@ -93,7 +94,7 @@ def campaign(
             if transfer or executor != "local":
                 what = "--transfer" if transfer else "--executor"
                 refuse(f"{what}: is for tables and outside programs, {config} is a co-design campaign")
-            _codesign(config, folder, changes, workers)
+            _codesign(config, folder, changes, workers or WORKERS)
         else:
             settings = _settings(config, table, of_table)
             _generic(settings, source, folder, changes, transfer, executor, workers, report)
@@ -178,7 +179,7 @@ def _generic(
     changes: dict[str, Any],
     transfer: tuple[Path, ...],
     executor: str,
-    workers: int,
+    workers: int | None,
     report: bool,
 ) -> None:
     from dse import CampaignLocked, StoreError
@@ -189,7 +190,7 @@ def _generic(
     from studies.campaigns.problem import problem_of, sources_of
     from studies.campaigns.progress import Progress
     from studies.campaigns.report import write_report
-    from studies.campaigns.run import Options, run_campaign
+    from studies.campaigns.run import EXECUTORS, Options, run_campaign
     from studies.config import ConfigError
     from studies.console import new_console
 
@@ -204,7 +205,7 @@ def _generic(
         method=method,
         initial=settings.initial,
         executor=executor,
-        workers=workers,
+        workers=workers or (None if executor not in EXECUTORS else WORKERS),
         transfer=sources_of(transfer, problem),
     )
     out = new_console()

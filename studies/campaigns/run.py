@@ -43,7 +43,8 @@ class Options:
         ``local``: processes of this machine; ``dask``: a Dask cluster of this machine; otherwise the
         address of a scheduler. Rows of a table are looked up in this process whatever it is.
     workers
-        Evaluations at a time.
+        Evaluations at a time; ``None`` is as many as the cluster of an address has threads for, and one
+        anywhere else.
     transfer
         Earlier campaigns.
     """
@@ -53,7 +54,7 @@ class Options:
     method: str
     initial: int | None = None
     executor: str = "local"
-    workers: int = 1
+    workers: int | None = None
     transfer: Sequence[Source] = ()
 
 
@@ -113,7 +114,7 @@ def _executor(problem: Problem, options: Options) -> Iterator[Executor]:
         with InProcess() as here:
             yield here
     elif options.executor == "local":
-        with LocalProcesses(options.workers) as processes:
+        with LocalProcesses(options.workers or 1) as processes:
             yield processes
     else:
         with _dask(options) as cluster:
@@ -125,19 +126,20 @@ def _dask(options: Options) -> Iterator[Executor]:
     from dse.executors.cluster import Dask
 
     if options.executor != "dask":
-        with Dask(options.executor) as executor:
+        with Dask(options.executor, workers=options.workers) as executor:
             yield executor
         return
     try:
         from distributed import Client, LocalCluster
     except ModuleNotFoundError:
         raise ConfigError("--executor dask needs an extra: pip install 'bitfront[cluster]'") from None
+    workers = options.workers or 1
     local: Any = LocalCluster
     connect: Any = Client
     with (
-        local(n_workers=options.workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        local(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         connect(cluster, set_as_default=False) as client,
-        Dask(client, workers=options.workers) as executor,
+        Dask(client, workers=workers) as executor,
     ):
         yield executor
 

@@ -146,6 +146,24 @@ def test_a_lost_worker_costs_nothing_but_time(client, reachable, tmp_path):
     wait_until(lambda: not children())
 
 
+def test_sixteen_at_a_time_and_every_kind_of_trouble_leave_every_trial_accounted_for(client, reachable):
+    odd = reachable
+    kinds = len(odd.ZOO)
+    space = dse.Space([dse.Ordinal("x", range(kinds + 1))])
+    with (
+        dse.Campaign(space, [dse.Objective("loss")], seed=0, method="sobol") as campaign,
+        Dask(client, workers=16, time_limit_s=4.0) as executor,
+    ):
+        run(campaign, odd.zoo, executor, budget=kinds + 1, backoff=BackOff(0.05), most_abandoned=100)
+    expected = {"good": "done", "slow": "done", "killed": "abandoned"}
+    assert sorted(trial.parameters["x"] for trial in campaign.trials) == list(range(kinds + 1))
+    for trial in campaign.trials:
+        name = odd.ZOO[trial.parameters["x"] % kinds].__name__
+        assert (name, str(trial.state)) == (name, expected.get(name, "failed"))
+        assert trial.state == "done" or trial.error
+    wait_until(lambda: not children())
+
+
 @pytest.mark.slow
 def test_a_lost_cluster_is_a_failure_of_the_infrastructure(reachable):
     with (
