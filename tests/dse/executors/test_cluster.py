@@ -114,6 +114,17 @@ def wait_until(condition, patience_s=30.0):
     assert condition()
 
 
+def test_what_evaluations_print_is_kept_by_design(client, reachable, tmp_path):
+    with Dask(client, time_limit_s=5.0, logs=tmp_path / "logs") as executor:
+        handles = [executor.submit(reachable.talks, {"x": x}) for x in (0, 1)]
+        fine, crashed = outcomes(executor, handles)
+    assert fine.kind == "done"
+    assert crashed.error.endswith("left with status 3 and no result; it said 'last words[31m'")
+    texts = sorted(path.read_bytes().splitlines()[1:] for path in (tmp_path / "logs").iterdir())
+    assert texts[0] == [b"python 0", b"\xffraw", b"a program"]
+    assert texts[1][:2] == [b"python 1", b"\xffraw"]
+
+
 def test_a_cancelled_evaluation_ends_and_has_no_outcome(client, reachable):
     with Dask(client) as executor:
         handle = executor.submit(reachable.hangs, {"x": 0})
