@@ -95,10 +95,10 @@ def make(
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
     check(objectives, seed=seed, initial=initial)
-    sources = [Source.of(given, f"source {number}") for number, given in enumerate(transfer, 1)]
+    entry = _ENTRIES[name]
+    sources = [Source.of(given, f"source {i}") for i, given in enumerate(transfer, 1) if entry.transfers]
     for source in sources:
         source.check(space, objectives)
-    entry = _ENTRIES[name]
     try:
         factory = getattr(import_module(entry.module), entry.name)
         method: Method = factory(
@@ -119,7 +119,7 @@ def make(
             f"method {name} needs {package}, which is not installed: pip install 'bitfront[{extra}]'",
             name=package,
         ) from None
-    return _WithoutTransfer(method, name) if sources and not entry.transfers else method
+    return _WithoutTransfer(method, name) if transfer and not entry.transfers else method
 
 
 class _WithoutTransfer:
