@@ -187,7 +187,7 @@ def _generic(
     from dse.space import ConstraintError
     from studies.campaigns.config import known_method
     from studies.campaigns.expressions import ExpressionError
-    from studies.campaigns.problem import problem_of, sources_of
+    from studies.campaigns.problem import problem_of, sources_of, transfer_of
     from studies.campaigns.progress import Progress
     from studies.campaigns.report import write_report
     from studies.campaigns.run import EXECUTORS, Options, run_campaign
@@ -206,7 +206,7 @@ def _generic(
         initial=settings.initial,
         executor=executor,
         workers=workers or (None if executor not in EXECUTORS else WORKERS),
-        transfer=sources_of(transfer, problem),
+        transfer=sources_of(transfer or transfer_of(settings, source, folder), problem),
     )
     out = new_console()
     progress = Progress(out)

@@ -150,7 +150,9 @@ def _beside(file: Path, text: str, *, program: bool) -> str:
 
 def _identity(config: CampaignFile) -> dict[str, Any]:
     """Configuration as JSON, without what may change when a run goes on."""
-    return config.model_dump(mode="json", exclude_none=True, exclude={"budget", "seed", "method", "initial"})
+    return config.model_dump(
+        mode="json", exclude_none=True, exclude={"budget", "seed", "method", "initial", "transfer"}
+    )
 
 
 def _rules(texts: Sequence[str], space: Space) -> list[Rule]:
@@ -213,6 +215,14 @@ def _given(value: float | None) -> float:
 def _whole(value: float | None) -> Any:
     """Bound as TOML has it: 4.0 is 4, and 4.5 is left for the parameter to refuse."""
     return int(value) if value is not None and float(value).is_integer() else value
+
+
+def transfer_of(config: CampaignFile, file: Path, folder: Path) -> list[Path]:
+    """Earlier campaigns that a configuration names, or that a run in its folder has begun with."""
+    if config.transfer:
+        return [relative_to(file, name) for name in config.transfer]
+    begun = folder / "config.toml"
+    return [Path(name) for name in load(begun, CampaignFile).transfer] if begun.is_file() else []
 
 
 def sources_of(paths: Sequence[Path], problem: Problem) -> list[Source]:

@@ -46,7 +46,7 @@ class Options:
         Evaluations at a time; ``None`` is as many as the cluster of an address has threads for, and one
         anywhere else.
     transfer
-        Earlier campaigns.
+        Earlier campaigns, by the names of their files.
     """
 
     seed: int
@@ -92,7 +92,10 @@ def run_campaign(problem: Problem, folder: Path, options: Options, watcher: Watc
         raise ConfigError(str(error)) from None
     with campaign:
         config = problem.config.model_copy(update={"seed": options.seed, "budget": options.budget})
-        settings = config.model_copy(update={"method": options.method, "initial": options.initial})
+        sources = [str(Path(each.name).absolute()) for each in options.transfer]
+        settings = config.model_copy(
+            update={"method": options.method, "initial": options.initial, "transfer": sources}
+        )
         write_text(folder / "config.toml", tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
         watcher.begin(campaign, options.budget)
         with _executor(problem, options) as executor:
