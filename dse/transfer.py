@@ -64,7 +64,10 @@ class Source:
             raise TypeError(f"a transfer source must be a data frame or a campaign, got {given!r}")
         trials: pd.DataFrame = frame()
         state = trials["trial_state" if "trial_state" in trials.columns else "state"]
-        return cls(name, trials[state == "done"].reset_index(drop=True))
+        usable = state == "done"
+        if (fidelity := getattr(given, "fidelity", None)) is not None:
+            usable &= trials[fidelity.name] == fidelity.full
+        return cls(name, trials[usable].reset_index(drop=True))
 
     def shared(self, space: Space) -> tuple[str, ...]:
         """Names of the searched parameters of the space that this source has.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STORE = "campaign.sqlite"
-_NEWEST = 2  # schema version of the stores that can be read
+_NEWEST = 3  # schema version of the stores that can be read
 _MARGIN = 0.1  # of the reference point beyond the worst value, as a share of the range
 
 
@@ -72,6 +72,8 @@ class Run:
         metrics, trial_seconds, trial_error, attached.
     changed
         When the last event was written, ISO 8601 in UTC; empty before the first.
+    fidelity
+        Its description, if there is one; the frame then has a column trial_fidelity.
     """
 
     folder: Path
@@ -85,6 +87,7 @@ class Run:
     notes: tuple[tuple[int, str], ...]
     created: str
     changed: str
+    fidelity: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -103,8 +106,9 @@ class Run:
 
     @property
     def done(self) -> pd.DataFrame:
-        """Rows of the trials whose values are known and within the outcome constraints."""
-        return self.frame[self.frame["trial_state"] == "done"]
+        """Rows of the trials whose values are known, at full fidelity, and within the outcome constraints."""
+        done = self.frame[self.frame["trial_state"] == "done"]
+        return done if self.fidelity is None else done[done["trial_fidelity"] == self.fidelity["levels"][-1]]
 
     @property
     def costs(self) -> Float[np.ndarray, "n m"]:
@@ -223,6 +227,7 @@ def _run(
         notes=notes,
         created=str(meta.get("created", "")),
         changed=changed,
+        fidelity=meta.get("fidelity"),
     )
 
 
@@ -263,11 +268,14 @@ def _frame(
                 "trial_seconds": row.get("seconds"),
                 "trial_error": row.get("error"),
                 "attached": bool(row.get("attached", 0)),
+                "trial_fidelity": row.get("fidelity"),
             }
         )
     measured = dict.fromkeys([*objectives, *outcomes])
     fixed = ["trial_id", "trial_state", *names, *measured]
     others = [name for name in extra if name not in fixed]
+    if any(row["trial_fidelity"] is not None for row in table):
+        fixed.append("trial_fidelity")
     frame = pd.DataFrame(table, columns=[*fixed, *others, "trial_seconds", "trial_error", "attached"])
     for name in (*objectives, *outcomes):
         frame[name] = pd.to_numeric(frame[name])
