@@ -44,8 +44,8 @@ class Campaign(Results, Closing):
         Limits on measured quantities. A design that breaks one is infeasible: it is known, but on no
         front.
     fidelity
-        How exactly a design may be evaluated, see `Fidelity`. Methods with a model of improvements learn
-        from cheap evaluations where these tell about full ones; the others make full ones only.
+        How exactly a design may be evaluated, see `Fidelity`. Methods that know no improvements make full
+        evaluations only.
     budget
         Evaluations that `run` makes where it is not told another number; with a fidelity, full evaluations
         or what costs as much.
@@ -108,8 +108,8 @@ class Campaign(Results, Closing):
         self.space, self.fidelity = space, fidelity
         self._outcomes = Outcomes(space, objectives, outcome_constraints, fidelity)
         self.budget = None if budget is None else checked_budget(budget)
-        to_json(config, "config")
-        to_json(versions, "versions")
+        for name, value in (("config", config), ("versions", versions)):
+            to_json(value, name)
         self._versions, self._seed, self._transfer = versions, seed, tuple(transfer)
         self._method = make(
             method,
@@ -191,7 +191,8 @@ class Campaign(Results, Closing):
         first = len(self._ledger.trials)
         with one_thread():
             proposal = self._method.propose(first, self.history(), n - len(asked))
-        levels = proposal.levels or (self.fidelity and self.fidelity.full,) * len(proposal.designs)
+        full = None if self.fidelity is None else self.fidelity.full
+        levels = proposal.levels or (full,) * len(proposal.designs)
         pairs = enumerate(zip(proposal.designs, levels, strict=True), first)
         records = [Record(number, "ask", self._asked(*pair)) for number, pair in pairs]
         if records:
@@ -219,8 +220,8 @@ class Campaign(Results, Closing):
         frame
             Parameters and learnt objectives by name, as `frame` of a campaign returns them. With a
             column ``state`` (``trial_state`` where that is a name of the problem), rows that are neither
-            done, infeasible nor failed are passed over. With a fidelity, a column of its name holds the
-            levels; without that column all are full. Other columns become metrics.
+            done, infeasible nor failed are passed over. A column of the fidelity's name holds the levels;
+            what has none is full. Other columns become metrics.
 
         Raises
         ------
@@ -228,7 +229,7 @@ class Campaign(Results, Closing):
             A column is missing, a row is not legal, or its design is there already.
         """
         first = len(self._ledger.trials)
-        seen = {self._key(trial): trial.id for trial in self._ledger.trials}
+        seen = {(self._ledger.designs[trial.id], trial.fidelity): trial.id for trial in self.trials}
         records: list[Record] = []
         for design, event in tables.rows_to_attach(self.space, self._outcomes, frame):
             key = (design, event.get("fidelity"))
@@ -240,9 +241,6 @@ class Campaign(Results, Closing):
         if records:
             self._ledger.record(*records)
         return self._ledger.trials[first:]
-
-    def _key(self, trial: Trial) -> tuple[Design, Level | None]:
-        return self._ledger.designs[trial.id], trial.fidelity
 
     def start(self, trial: Trial) -> None:
         """Record that the evaluation of an asked trial begins."""
@@ -321,10 +319,8 @@ class Campaign(Results, Closing):
             raise ValueError(f"kind must be design or infrastructure, got {kind!r}")
         open_trial = self._ledger.open(trial)
         attempts = open_trial.attempts + (kind == "infrastructure")
-        if kind == "design":
-            state = State.FAILED
-        else:
-            state = State.LOST if attempts <= MAX_RETRIES else State.ABANDONED
+        retried = State.LOST if attempts <= MAX_RETRIES else State.ABANDONED
+        state = State.FAILED if kind == "design" else retried
         payload = {
             "state": state,
             "kind": kind,
@@ -350,8 +346,7 @@ class Campaign(Results, Closing):
         """Evaluate designs until `budget` trials are finished, those before a resume included.
 
         The run also ends when no design is left. It goes on where an interrupted one stopped. With a
-        fidelity, each trial takes its price from the budget, which is never exceeded: the run ends where
-        what is left does not pay for a full evaluation.
+        fidelity, each trial takes its price, and a run ends where no full one can be paid.
 
         Parameters
         ----------

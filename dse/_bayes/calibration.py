@@ -54,5 +54,5 @@ def _matched(
 
 def _steady(count: int) -> int:
     """Number of pairs that are used. It grows in steps: a change costs the models a fit from scratch."""
-    steps = [k * 2**i for i in range(20) for k in (3, 4)]
+    steps: list[int] = [k << i for i in range(20) for k in (3, 4)]
     return max(step for step in steps if step <= count)
