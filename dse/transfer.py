@@ -67,8 +67,11 @@ class Source:
             raise TypeError(f"a transfer source must be a data frame or a campaign, got {given!r}")
         trials: pd.DataFrame = frame()
         state = trials["trial_state" if "trial_state" in trials.columns else "state"]
+        usable = state == "done"
+        if (fidelity := getattr(given, "fidelity", None)) is not None:
+            usable &= trials[fidelity.name] == fidelity.full
         directions = {each.name: each.minimize for each in getattr(given, "objectives", ())}
-        return cls(name, trials[state == "done"].reset_index(drop=True), directions)
+        return cls(name, trials[usable].reset_index(drop=True), directions)
 
     def check(self, space: Space, objectives: Sequence[Objective]) -> None:
         """``ValueError`` where there is nothing to learn from, or what there is contradicts the campaign.

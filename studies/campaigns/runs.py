@@ -70,6 +70,8 @@ class Run:
         metrics, trial_seconds, trial_error, attached.
     changed
         When the last event was written, ISO 8601 in UTC; empty before the first.
+    fidelity
+        Its description, if there is one; the frame then has a column trial_fidelity.
     """
 
     folder: Path
@@ -83,6 +85,7 @@ class Run:
     notes: tuple[tuple[int, str], ...]
     created: str
     changed: str
+    fidelity: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -101,8 +104,9 @@ class Run:
 
     @property
     def done(self) -> pd.DataFrame:
-        """Rows of the trials whose values are known and within the outcome constraints."""
-        return self.frame[self.frame["trial_state"] == "done"]
+        """Rows of the trials whose values are known, at full fidelity, and within the outcome constraints."""
+        done = self.frame[self.frame["trial_state"] == "done"]
+        return done if self.fidelity is None else done[done["trial_fidelity"] == self.fidelity["levels"][-1]]
 
     @property
     def costs(self) -> Float[np.ndarray, "n m"]:
@@ -185,6 +189,7 @@ def _run(folder: Path, meta: dict[str, Any], records: Sequence[Record]) -> Run:
         notes=tuple((each.trial, str(each.payload["text"])) for each in records if each.kind == "note"),
         created=str(meta.get("created", "")),
         changed=max((each.time for each in records), default=""),
+        fidelity=meta.get("fidelity"),
     )
 
 
@@ -226,11 +231,14 @@ def _frame(
                 "trial_seconds": found.get("seconds"),
                 "trial_error": found.get("error"),
                 "attached": first.kind == "attach",
+                "trial_fidelity": first.payload.get("fidelity"),
             }
         )
     measured = dict.fromkeys([*objectives, *outcomes])
     fixed = ["trial_id", "trial_state", *names, *measured]
     others = [name for name in extra if name not in fixed]
+    if any(row["trial_fidelity"] is not None for row in table):
+        fixed.append("trial_fidelity")
     frame = pd.DataFrame(table, columns=[*fixed, *others, "trial_seconds", "trial_error", "attached"])
     for name in (*objectives, *outcomes):
         frame[name] = pd.to_numeric(frame[name])

@@ -253,7 +253,7 @@ def test_another_campaign_and_a_newer_store_are_refused(bitfront, table_file):
         store.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
         store.commit()
     refused(bitfront(*table_options(table_file, "--budget", 3)), "schema version", "99")
-    refused(bitfront("report", "runs/designs"), "schema version 1..2, got 99")
+    refused(bitfront("report", "runs/designs"), "schema version 1..3, got 99")
     listed = bitfront("runs")
     assert listed.exit_code == 0
     assert "cannot be read" in listed.output
