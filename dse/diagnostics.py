@@ -141,8 +141,8 @@ def fit_rows(
     """Fit a committee to rows whose columns are those of `encoded`, on one thread."""
     import torch
 
+    from dse._bayes.columns import Columns
     from dse._bayes.committee import fit_committee
-    from dse._bayes.surrogates import Columns
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # small matrices: more threads only get in each other's way

@@ -24,7 +24,8 @@ from dse.space import Design, Space
 from dse.transfer import Scale, Source, tasks
 
 if TYPE_CHECKING:
-    from dse._bayes.surrogates import Columns, Fitted
+    from dse._bayes.columns import Columns
+    from dse._bayes.surrogates import Fitted
     from dse._bayes.transfer import SourceModel, Transferred
 
 FEWEST = 5  #: results from which a model is fitted
@@ -169,7 +170,7 @@ class Predictor:
         return tuple(candidates[index] for index in picked.tolist())
 
     def _columns(self) -> Columns:
-        from dse._bayes.surrogates import Columns
+        from dse._bayes.columns import Columns
 
         encoded = self.space.encode([])
         return Columns(encoded.numeric, encoded.categorical, encoded.features)

@@ -22,9 +22,10 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float
 
-from dse._bayes.families import Family, Rows
+from dse._bayes.columns import Columns, Rows
+from dse._bayes.families import Family
 from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import Columns, GaussianProcess, fit_gp
+from dse._bayes.surrogates import GaussianProcess, fit_gp
 
 Resampling: TypeAlias = Literal["residual", "parametric"]
 

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from dse._bayes.families import Rows
+from dse._bayes.columns import Columns, Rows, check_training
 from dse._bayes.loo import LeaveOneOut, leave_one_out
-from dse._bayes.surrogates import Columns, Fitted, Surrogate, check_training, fit_gp
+from dse._bayes.surrogates import Fitted, Surrogate, fit_gp
 
 _TREES = 100
 _MANY = 15  # columns from which on a sparse process is worth its time
@@ -224,7 +224,7 @@ def members(columns: Columns) -> dict[str, Surrogate]:
     }
     if columns.features:
         chosen["matern32 without features"] = _process("matern32", False)
-    if sum(len(part) for part in columns.parts) > _MANY:
+    if len(columns) > _MANY:
         chosen["saas"] = _sparse
     return chosen
 

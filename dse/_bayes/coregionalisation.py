@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from dse._bayes.families import Block, Family, Kernel, Rows
+from dse._bayes.columns import Columns, Rows, check_training
+from dse._bayes.families import Block, Family, Kernel
 from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import NO_TREND, Columns, GaussianProcess, check_training, fit_kernel
+from dse._bayes.surrogates import NO_TREND, GaussianProcess, fit_kernel
 
 SOURCE_ROWS = 100  #: the cost grows with the cube of all rows, so of more a random part is used
 

@@ -21,12 +21,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 from jaxtyping import Float
 
+from dse._bayes.columns import Rows
+
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
     import torch
 
 Family: TypeAlias = Literal["rbf", "matern32", "matern52", "product32", "additive"]
-Rows: TypeAlias = Float[np.ndarray, "n c"]
 
 _PART = 1 << 20  # numbers per array while a covariance matrix is computed
 _MEAN_VARIANCE = 1.0  # prior variance of the mean of a standardised target

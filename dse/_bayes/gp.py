@@ -11,7 +11,6 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,43 +19,10 @@ from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 from scipy.optimize import minimize as _minimize
 
 from dse._bayes.kernels import Inputs, Prior, prior, shape_and_slope
+from dse._bayes.loo import LeaveOneOut, leave_one_out
 
 _JITTER = 1e-8
 minimize: Any = _minimize  # its stubs know no objective that returns a gradient too
-
-
-@dataclass(frozen=True, slots=True)
-class LeaveOneOut:
-    """Predictions of every observation from all others, hyper-parameters fixed.
-
-    Attributes
-    ----------
-    mean, variance : (n,)
-        Of the observation, noise included.
-    residuals : (n,)
-        Observed minus predicted, in standard deviations.
-    rmse
-        Root of the mean squared error.
-    log_density
-        Mean log density of the observations.
-    """
-
-    mean: Float[np.ndarray, " n"]
-    variance: Float[np.ndarray, " n"]
-    residuals: Float[np.ndarray, " n"]
-    rmse: float
-    log_density: float
-
-    @staticmethod
-    def of(
-        y: Float[np.ndarray, " n"], mean: Float[np.ndarray, " n"], variance: Float[np.ndarray, " n"]
-    ) -> LeaveOneOut:
-        """Quality of predictions `mean`, `variance` of the observations `y`."""
-        residuals = (y - mean) / np.sqrt(variance)
-        density = -0.5 * (residuals**2 + np.log(2.0 * np.pi * variance))
-        return LeaveOneOut(
-            mean, variance, residuals, float(np.sqrt(np.mean((y - mean) ** 2))), float(density.mean())
-        )
 
 
 class GaussianProcess:
@@ -116,8 +82,7 @@ class GaussianProcess:
 
     def leave_one_out(self) -> LeaveOneOut:
         """Closed form, equation 5.12 of [Rasmussen06]_."""
-        variance = 1.0 / np.diag(cho_solve((self.factor, True), np.eye(len(self.y))))
-        return LeaveOneOut.of(self.y, self.y - self.alpha * variance, variance)
+        return leave_one_out(cho_solve((self.factor, True), np.eye(len(self.y))), self.y)
 
 
 def fit(

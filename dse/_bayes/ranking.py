@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from dse._bayes.families import Rows
+from dse._bayes.columns import Rows
 from dse._bayes.loo import LeaveOneOut
 from dse._bayes.surrogates import Fitted
 

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from dse._bayes.families import Family, Kernel, Rows
+from dse._bayes.columns import Columns, Rows, check_training
+from dse._bayes.families import Family, Kernel
 from dse._bayes.loo import LeaveOneOut, leave_one_out
 
 with warnings.catch_warnings():
@@ -37,42 +38,6 @@ _LOG_BOUNDS = (-12.0, 8.0)
 
 class FitError(RuntimeError):
     """No model could be fitted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What the columns of rows are.
-
-    Attributes
-    ----------
-    numeric, features
-        Columns in [0, 1]: knobs with an order, and numbers known of every candidate beforehand.
-    categorical
-        Columns of codes 0..k-1, compared for equality alone.
-    """
-
-    numeric: tuple[int, ...]
-    categorical: tuple[int, ...] = ()
-    features: tuple[int, ...] = ()
-
-    @property
-    def ordered(self) -> tuple[int, ...]:
-        """Numeric columns and features."""
-        return tuple(self.numeric) + tuple(self.features)
-
-    def varied(self, rows: Rows) -> Columns:
-        """Only the columns that take more than one value: the lengthscale of another is arbitrary."""
-        varies = (rows != rows[:1]).any(axis=0)
-        return Columns(*(tuple(c for c in part if varies[c]) for part in self.parts))
-
-    def without_features(self) -> Columns:
-        """Only the knobs."""
-        return Columns(self.numeric, self.categorical)
-
-    @property
-    def parts(self) -> tuple[tuple[int, ...], ...]:
-        """Numeric, categorical and feature columns."""
-        return self.numeric, self.categorical, self.features
 
 
 class Fitted(Protocol):
@@ -103,16 +68,6 @@ class Surrogate(Protocol):
     def __call__(self, rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, seed: int) -> Fitted:
         """Fit the targets of the rows."""
         ...
-
-
-def check_training(rows: Rows, y: Float[np.ndarray, " n"]) -> None:
-    """Raise ``ValueError`` unless rows are (n, c) and y (n,), finite, with at least two rows."""
-    if rows.ndim != 2 or y.shape != (len(rows),):
-        raise ValueError(f"rows must be (n, c) and y (n,), got {rows.shape} and {y.shape}")
-    if len(rows) < 2:
-        raise ValueError(f"a fit needs at least 2 rows, got {len(rows)}")
-    if not (np.isfinite(rows).all() and np.isfinite(y).all()):
-        raise ValueError("rows and y must be finite")
 
 
 class GaussianProcess:

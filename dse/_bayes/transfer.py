@@ -28,18 +28,17 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float
 
+from dse._bayes.columns import Columns, Rows, check_training
 from dse._bayes.committee import Committee, members, stack
 from dse._bayes.coregionalisation import Coregionalised, fit_coregionalised
-from dse._bayes.families import Family, Rows
+from dse._bayes.families import Family
 from dse._bayes.loo import LeaveOneOut
 from dse._bayes.ranking import RankingEnsemble
 from dse._bayes.surrogates import (
-    Columns,
     FitError,
     Fitted,
     GaussianProcess,
     Surrogate,
-    check_training,
     fit_gp,
 )
 
@@ -85,8 +84,8 @@ class Task:
         has = ~missing.any(axis=0)
         if partial := np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0)).tolist():
             raise ValueError(f"source {self.name} has column {partial[0]} for some of its rows only")
-        shared = Columns(*(tuple(c for c in part if has[c]) for part in columns.parts))
-        if not any(shared.parts):
+        shared = columns.where(has)
+        if not len(shared):
             raise ValueError(f"source {self.name} has no parameter in common with the target")
         return shared
 

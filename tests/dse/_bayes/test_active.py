@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from dse._bayes import active
 from dse._bayes.active import choose
+from dse._bayes.columns import Columns
 from dse._bayes.committee import fit_committee
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.surrogates import fit_gp
 
 TWO = Columns((0, 1))
 

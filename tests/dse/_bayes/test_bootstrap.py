@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dse._bayes.bootstrap import fit_bootstrapped, pseudo_data
-from dse._bayes.surrogates import Columns
+from dse._bayes.columns import Columns
 
 COLUMNS = Columns((0, 1, 2))
 

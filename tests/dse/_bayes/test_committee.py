@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from dse._bayes.columns import Columns
 from dse._bayes.committee import Committee, Forest, Linear, fit_committee, members, stack
 from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import Columns
 
 MIXED = Columns((0, 1), (2,), (3,))
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from dse._bayes.columns import Columns
 from dse._bayes.loo import LeaveOneOut, leave_one_out
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.surrogates import fit_gp
 
 
 @pytest.mark.parametrize("family", ["matern32", "additive"])

@@ -119,7 +119,9 @@ def test_leave_one_out_is_that_of_leaving_out():
         mean, variance = (value[0] for value in other.predict(rows[[i]]))
         assert found.mean[i] == pytest.approx(mean, abs=1e-6)
         assert found.variance[i] == pytest.approx(variance + other.noise, rel=1e-5)
-        assert found.residuals[i] == pytest.approx((y[i] - mean) / np.sqrt(variance + other.noise), rel=1e-4)
+        assert found.standardised[i] == pytest.approx(
+            (y[i] - mean) / np.sqrt(variance + other.noise), rel=1e-4
+        )
     assert found.rmse == pytest.approx(np.sqrt(np.mean((y - found.mean) ** 2)))
     density = norm.logpdf(y, found.mean, np.sqrt(found.variance)).mean()
     assert found.log_density == pytest.approx(density)
@@ -212,7 +214,7 @@ def test_a_prediction_that_the_outcome_follows_is_built_on_and_one_that_it_does_
     def error(prediction):
         rows, fresh = rng.random((25, 2)), rng.random((200, 2))
         with_trend = np.column_stack([rows, prediction(rows)])
-        model = OutcomeModel(with_trend, 2 * jagged(rows) + rows[:, 0], Columns((0, 1), (), (2,)))
+        model = OutcomeModel(with_trend, 2 * jagged(rows) + rows[:, 0], Columns((0, 1), trend=(2,)))
         mean, _ = model.predict(np.column_stack([fresh, prediction(fresh)]))
         wanted = model.standardised(2 * jagged(fresh) + fresh[:, 0])
         return model.weights[-1], np.sqrt(np.mean((mean - wanted) ** 2))

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dse._bayes.columns import Columns
 from dse._bayes.families import Kernel
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.surrogates import fit_gp
 
 FAMILIES = ("rbf", "matern32", "matern52", "product32", "additive")
 MIXED = Columns((0, 1), (2,), (3,))

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.columns import Columns
+from dse._bayes.surrogates import fit_gp
 from dse._bayes.transfer import Task, fit_sources, fit_transfer, spearman
 
 COLUMNS = Columns((0, 1, 2))
