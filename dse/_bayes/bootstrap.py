@@ -23,9 +23,9 @@ import numpy as np
 from jaxtyping import Float
 
 from dse._bayes.columns import Columns, Rows
-from dse._bayes.families import Family
+from dse._bayes.correlations import Shape
 from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import GaussianProcess, fit_gp
+from dse._bayes.surrogates import SingleTarget, fit_gp, joint_draws, standardising
 
 Resampling: TypeAlias = Literal["residual", "parametric"]
 
@@ -45,7 +45,7 @@ class Bootstrapped:
         Of the first.
     """
 
-    def __init__(self, first: GaussianProcess, members: list[GaussianProcess]) -> None:
+    def __init__(self, first: SingleTarget, members: list[SingleTarget]) -> None:
         self.first, self.members = first, members
         self.noise = float(np.mean([member.noise for member in members]))
         self.loo: LeaveOneOut = first.loo
@@ -75,7 +75,7 @@ def fit_bootstrapped(
     *,
     resamples: int = 20,
     resampling: Resampling = "residual",
-    family: Family = "matern32",
+    family: Shape = "matern32",
 ) -> Bootstrapped:
     """Fit a bootstrapped process.
 
@@ -109,17 +109,15 @@ def fit_bootstrapped(
             return result
     else:
         covariance = first.covariance(rows, rows) + first.noise * np.eye(len(y))
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        drawn = iter(joint_draws(fitted, covariance, resamples, rng))
 
         def draw() -> Float[np.ndarray, " n"]:
-            drawn: Float[np.ndarray, " n"] = fitted + root @ rng.standard_normal(len(y))
-            return drawn
+            return next(drawn)
 
     # All on the scale of the data, for the prior of the hyper-parameters is relative to it.
-    scale = (float(y.mean()), float(y.std()) or 1.0)
+    scale = standardising(y)
     members = [
-        fit_gp(rows, draw(), columns, family=family, start=first.theta, steps=_STEPS, scale=scale)
+        fit_gp(rows, draw(), columns, family=family, start=first.process.theta, steps=_STEPS, scale=scale)
         for _ in range(resamples)
     ]
     return Bootstrapped(first, members)
@@ -149,7 +147,5 @@ def pseudo_data(
     if len(shift) == 0:
         raise ValueError("shift must have at least one residual, got none")
     rng = np.random.default_rng([seed, 6])
-    values, vectors = np.linalg.eigh(source_covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    drawn = source_mean + root @ rng.standard_normal(len(source_mean))
+    (drawn,) = joint_draws(source_mean, source_covariance, 1, rng)
     return drawn, np.diagonal(source_covariance) + float(np.mean(shift**2))

@@ -141,7 +141,7 @@ class OutcomeModel:
         try:
             self.members = tuple(
                 fit(
-                    Inputs(kernel, seen.ordered, seen.categorical, few, seen.trend),
+                    Inputs(kernel, seen, few),
                     rows,
                     z,
                     start=theta if warm else None,
@@ -205,7 +205,7 @@ def _from_scratch(
     few = _few_valued(rows, seen)
 
     def fitted(kernel: Kernel, z: Float[np.ndarray, " n"]) -> GaussianProcess:
-        return fit(Inputs(kernel, seen.ordered, seen.categorical, few, seen.trend), rows, z, steps=_STEPS)
+        return fit(Inputs(kernel, seen, few), rows, z, steps=_STEPS)
 
     tried: list[tuple[float, Transform, GaussianProcess]] = []
     for option in _candidates(y) if transform == "auto" else (transform,):

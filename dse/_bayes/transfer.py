@@ -22,7 +22,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -31,21 +31,15 @@ from jaxtyping import Float
 from dse._bayes.columns import Columns, Rows, check_training
 from dse._bayes.committee import Committee, members, stack
 from dse._bayes.coregionalisation import Coregionalised, fit_coregionalised
-from dse._bayes.families import Family
+from dse._bayes.correlations import Shape
 from dse._bayes.loo import LeaveOneOut
 from dse._bayes.ranking import RankingEnsemble
-from dse._bayes.surrogates import (
-    FitError,
-    Fitted,
-    GaussianProcess,
-    Surrogate,
-    fit_gp,
-)
+from dse._bayes.surrogates import FitError, Fitted, Surrogate, fit_gp, standardising
 
 Way: TypeAlias = Literal["none", "mean", "icm", "rgpe", "auto"]
 
 SOURCE_ROWS = 300  #: of a larger source a random part is fitted
-_RHO = (0.5, 0.25)  # prior mean and variance of rho, between standardised predictions and targets
+_RHO = 0.5  # prior mean of rho, between standardised predictions and targets
 _RANKED = 8  # targets from which on their rank correlation with a source says something
 _LEAST_RANK = 0.2
 _AGAINST = -0.5  # rank correlation from which down a source runs against the target
@@ -122,6 +116,53 @@ class SourceModel:
     def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
         """Posterior covariance in standardised units, (n, m)."""
         return self._process.covariance(rows_a, rows_b)
+
+
+class PriorMean:
+    """A process about the sources' predictions, each times a coefficient rho of its own [Kennedy00]_.
+
+    Attributes
+    ----------
+    rho
+        Posterior means of the coefficients, (s,).
+    """
+
+    def __init__(
+        self, rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, sources: Sequence[SourceModel]
+    ) -> None:
+        self._sources, self._spread = list(sources), standardising(y)[1]
+        width = rows.shape[1]
+        trend = tuple(range(width, width + len(self._sources)))
+        # What departs from the prior mean of rho is a linear part of the covariance.
+        extended = self._extended(rows)
+        self._process = fit_gp(
+            extended,
+            y - self._offset(extended),
+            replace(columns, trend=trend),
+            family="matern52",
+            scale=(float(y.mean()), self._spread),
+        )
+        self.noise = self._process.noise
+        inner, loo = self._process.process, self._process.loo
+        self.loo = LeaveOneOut(y, loo.mean + self._offset(extended), loo.variance)
+        self.rho = _RHO + np.exp(inner.theta[-2]) * (extended[:, trend].T @ inner.alpha)
+
+    def _extended(self, rows: Rows) -> Rows:
+        return np.column_stack([rows, *(source.predict(rows)[0] for source in self._sources)])
+
+    def _offset(self, extended: Rows) -> Float[np.ndarray, " n"]:
+        offset: Float[np.ndarray, " n"] = extended[:, -len(self._sources) :].sum(axis=1)
+        return self._spread * _RHO * offset
+
+    def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Mean and standard deviation of a new measurement of each row, (n,) each."""
+        extended = self._extended(rows)
+        mean, deviation = self._process.predict(extended)
+        return mean + self._offset(extended), deviation
+
+    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
+        """Posterior covariance of the function between rows, without noise, (n, m)."""
+        return self._process.covariance(self._extended(rows_a), self._extended(rows_b))
 
 
 def fit_sources(tasks: Sequence[Task], columns: Columns, seed: int) -> tuple[SourceModel, ...]:
@@ -269,17 +310,11 @@ def _fit(
 ) -> Fitted:
     learnt: Any
     if way == "mean":
-
-        def predictions(at: Rows) -> Float[np.ndarray, "n s"]:
-            return np.column_stack([source.predict(at)[0] for source in sources])
-
-        process: GaussianProcess = fit_gp(
-            rows, y, columns, family="matern52", trend=predictions, trend_prior=_RHO
-        )
-        name, values, learnt = "rho", process.trend_weights, process
+        prior_mean = PriorMean(rows, y, columns, sources)
+        name, values, learnt = "rho", prior_mean.rho, prior_mean
     elif way != "rgpe":
         data = [(source.task.rows, source.task.y) for source in sources]
-        family: Family = "additive" if way == "icm" else "product32"
+        family: Shape = "additive" if way == "icm" else "product32"
         against = [
             len(y) >= _RANKED and spearman(source.predict(rows)[0], y) <= _AGAINST for source in sources
         ]

@@ -70,7 +70,7 @@ def test_disagreement_picks_where_members_differ_most():
     assert choose([committee], candidates, 1, score="disagreement")[0] == np.argmax(
         committee.between(candidates)
     )
-    with pytest.raises(TypeError, match="disagreement needs a committee, got GaussianProcess"):
+    with pytest.raises(TypeError, match="disagreement needs a committee, got SingleTarget"):
         choose([model()], candidates, 1, score="disagreement")
 
 
