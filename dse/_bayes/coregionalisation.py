@@ -48,7 +48,8 @@ class TaskInputs:
     def cross(self, a: Rows, b: Rows, theta: Float[np.ndarray, " h"]) -> Float[np.ndarray, "n k"]:
         """Covariance of the function between rows `a` and rows `b`, without noise."""
         left, right = a[:, -1].astype(np.intp), b[:, -1].astype(np.intp)
-        value = self._inputs.correlated(a, b, theta) * self.tasks(theta)[np.ix_(left, right)]
+        value = self._inputs.correlated(a, b, theta)
+        value *= self.tasks(theta)[np.ix_(left, right)]
         value += MEAN_VARIANCE * np.equal.outer(left, right)
         return value
 

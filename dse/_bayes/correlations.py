@@ -72,18 +72,21 @@ def separable(shape: Shape, squares: Iterable[Array], orders: Float[np.ndarray, 
             value = value * (1.0 + step)
         product: Array = value * np.exp(-total)
         return product
+    sums, count = _order_sums(np.exp(-0.5 * q) for q in squares)
+    result: Array = sum(share * each for share, each in zip(_shares(orders, count), sums, strict=True))
+    return result
+
+
+def _order_sums(factors: Iterable[Array]) -> tuple[tuple[Array, Array, Array], int]:
+    """Sums of all factors, of products of two and of three, and the number of factors."""
     first: Array = np.zeros(())
-    second, third = first, first
-    count = 0
-    for q in squares:
-        z = np.exp(-0.5 * q)
+    second, third, count = first, first, 0
+    for z in factors:
         third = third + z * second
         second = second + z * first
         first = first + z
         count += 1
-    shares = _shares(orders, count)
-    result: Array = shares[0] * first + shares[1] * second + shares[2] * third
-    return result
+    return (first, second, third), count
 
 
 def _shares(orders: Float[np.ndarray, " o"], count: int) -> Float[np.ndarray, " o"]:
@@ -144,12 +147,9 @@ def _additive(
 ) -> tuple[Float[np.ndarray, " p"], Pull]:
     squares = weight[:, None] * distances
     factors = np.exp(-0.5 * squares)
-    sums = np.zeros((ORDERS, distances.shape[1]))
-    for z in factors:
-        sums[2] += z * sums[1]
-        sums[1] += z * sums[0]
-        sums[0] += z
-    shares = _shares(orders, len(factors))
+    found, count = _order_sums(factors)
+    sums = np.array([np.broadcast_to(each, distances.shape[1:]) for each in found])
+    shares = _shares(orders, count)
 
     def pull(by_pair: Float[np.ndarray, " p"]) -> Float[np.ndarray, " h"]:
         # The derivative of a sum of products by one factor is the sum of one order less over the others.

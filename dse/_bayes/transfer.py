@@ -34,7 +34,7 @@ from dse._bayes.coregionalisation import Coregionalised, fit_coregionalised
 from dse._bayes.correlations import Shape
 from dse._bayes.loo import LeaveOneOut
 from dse._bayes.ranking import RankingEnsemble
-from dse._bayes.surrogates import FitError, Fitted, Surrogate, fit_gp, standardising
+from dse._bayes.surrogates import FitError, Fitted, SingleTarget, Surrogate, fit_gp, standardising
 
 Way: TypeAlias = Literal["none", "mean", "icm", "rgpe", "auto"]
 
@@ -84,7 +84,7 @@ class Task:
         return shared
 
 
-class SourceModel:
+class SourceModel(SingleTarget):
     """A process fitted to a source once, in standardised units, that reads only the columns it has."""
 
     def __init__(self, task: Task, columns: Columns, seed: int) -> None:
@@ -94,31 +94,16 @@ class SourceModel:
         if len(kept) > SOURCE_ROWS:
             generator = np.random.default_rng([seed, 4])
             kept = np.sort(generator.choice(len(kept), SOURCE_ROWS, replace=False))
-        spread = float(task.y.std())
-        if not spread:
+        if not np.ptp(task.y):
             raise ValueError(f"source {task.name} has the same value {task.y[0]:g} for all its rows")
+        centre, spread = standardising(task.y)
+        z, unit = (task.y[kept] - centre) / spread, (0.0, 1.0)
         # Columns that it does not have are filled with anything: the fit leaves them out.
         rows = np.nan_to_num(task.rows[kept], nan=0.0)
-        self._process = fit_gp(
-            rows, (task.y[kept] - task.y.mean()) / spread, shared, family="matern52", scale=(0.0, 1.0)
-        )
-        self.noise = self._process.noise
-
-    @property
-    def loo(self) -> LeaveOneOut:
-        """Of the source's own targets."""
-        return self._process.loo
-
-    def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation in standardised units, (n,) each."""
-        return self._process.predict(rows)
-
-    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
-        """Posterior covariance in standardised units, (n, m)."""
-        return self._process.covariance(rows_a, rows_b)
+        super().__init__(fit_gp(rows, z, shared, family="matern52", scale=unit).process, z, unit)
 
 
-class PriorMean:
+class PriorMean(SingleTarget):
     """A process about the sources' predictions, each times a coefficient rho of its own [Kennedy00]_.
 
     Attributes
@@ -130,39 +115,25 @@ class PriorMean:
     def __init__(
         self, rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, sources: Sequence[SourceModel]
     ) -> None:
-        self._sources, self._spread = list(sources), standardising(y)[1]
-        width = rows.shape[1]
-        trend = tuple(range(width, width + len(self._sources)))
+        def extended(at: Rows) -> Rows:
+            return np.column_stack([at, *(source.predict(at)[0] for source in sources)])
+
+        trend = tuple(range(rows.shape[1], rows.shape[1] + len(sources)))
+        known, scale = extended(rows), standardising(y)
+        predicted = known[:, trend]
         # What departs from the prior mean of rho is a linear part of the covariance.
-        extended = self._extended(rows)
-        self._process = fit_gp(
-            extended,
-            y - self._offset(extended),
-            replace(columns, trend=trend),
-            family="matern52",
-            scale=(float(y.mean()), self._spread),
-        )
-        self.noise = self._process.noise
-        inner, loo = self._process.process, self._process.loo
-        self.loo = LeaveOneOut(y, loo.mean + self._offset(extended), loo.variance)
-        self.rho = _RHO + np.exp(inner.theta[-2]) * (extended[:, trend].T @ inner.alpha)
-
-    def _extended(self, rows: Rows) -> Rows:
-        return np.column_stack([rows, *(source.predict(rows)[0] for source in self._sources)])
-
-    def _offset(self, extended: Rows) -> Float[np.ndarray, " n"]:
-        offset: Float[np.ndarray, " n"] = extended[:, -len(self._sources) :].sum(axis=1)
-        return self._spread * _RHO * offset
+        rest = y - scale[1] * _RHO * predicted.sum(axis=1)
+        widened = replace(columns, trend=trend)
+        process = fit_gp(known, rest, widened, family="matern52", scale=scale).process
+        super().__init__(process, y, scale, extended)
+        self._sources = sources
+        self.rho = _RHO + np.exp(process.theta[-2]) * (predicted.T @ process.alpha)
 
     def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Mean and standard deviation of a new measurement of each row, (n,) each."""
-        extended = self._extended(rows)
-        mean, deviation = self._process.predict(extended)
-        return mean + self._offset(extended), deviation
-
-    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
-        """Posterior covariance of the function between rows, without noise, (n, m)."""
-        return self._process.covariance(self._extended(rows_a), self._extended(rows_b))
+        mean, deviation = super().predict(rows)
+        predicted = np.sum([source.predict(rows)[0] for source in self._sources], axis=0)
+        return mean + self._spread * _RHO * predicted, deviation
 
 
 def fit_sources(tasks: Sequence[Task], columns: Columns, seed: int) -> tuple[SourceModel, ...]:
