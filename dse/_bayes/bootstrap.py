@@ -17,14 +17,15 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from dse._bayes.columns import Columns, Rows
+from dse._bayes.committee import Committee
 from dse._bayes.correlations import Shape
-from dse._bayes.loo import LeaveOneOut
 from dse._bayes.surrogates import SingleTarget, fit_gp, joint_draws, standardising
 
 Resampling: TypeAlias = Literal["residual", "parametric"]
@@ -32,39 +33,21 @@ Resampling: TypeAlias = Literal["residual", "parametric"]
 _STEPS = 20  # of L-BFGS per resample
 
 
-class Bootstrapped:
-    """A process and its resamples; construct it by `fit_bootstrapped`.
+class Bootstrapped(Committee):
+    """A process and its resamples, which are a committee of equal weights; `fit_bootstrapped` makes it.
 
     Attributes
     ----------
     first
         Fitted to the data themselves.
-    members
-        Fitted to the resamples.
     loo
         Of the first.
     """
 
-    def __init__(self, first: SingleTarget, members: list[SingleTarget]) -> None:
-        self.first, self.members = first, members
-        self.noise = float(np.mean([member.noise for member in members]))
-        self.loo: LeaveOneOut = first.loo
-
-    def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation of a new measurement of each row, (n,) each."""
-        means, deviations = (
-            np.array(part) for part in zip(*(m.predict(rows) for m in self.members), strict=True)
-        )
-        return means.mean(axis=0), np.sqrt((deviations**2).mean(axis=0) + means.var(axis=0))
-
-    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
-        """Covariance of the function, within and between members, without noise, (n, m)."""
-        within = np.mean([member.covariance(rows_a, rows_b) for member in self.members], axis=0)
-        left, right = (
-            np.array([member.predict(rows)[0] for member in self.members]) for rows in (rows_a, rows_b)
-        )
-        between: Float[np.ndarray, "n m"] = (left - left.mean(axis=0)).T @ (right - right.mean(axis=0))
-        return np.asarray(within + between / len(self.members))
+    def __init__(self, first: SingleTarget, resampled: Sequence[SingleTarget]) -> None:
+        names = [f"resample {i + 1}" for i in range(len(resampled))]
+        super().__init__(dict(zip(names, resampled, strict=True)), dict.fromkeys(names, 1 / len(names)))
+        self.first, self.loo = first, first.loo
 
 
 def fit_bootstrapped(
