@@ -34,10 +34,10 @@ class TaskInputs:
     def __init__(self, inputs: Inputs, tasks: int) -> None:
         self._inputs, self._tasks = inputs, tasks
         self._loadings = inputs.scale + 1  # the place of the first
-        # A correlation of 0.9 a priori, and as good as never below -0.5.
+        # A correlation of 0.9 a priori, and as good as never a negative one: the sign is the caller's.
         own = log(0.1)
-        self.prior = inputs.prior + Prior.of(tasks, 0.9, 0.3, 0.9, -3.0, 3.0)
-        self.prior += Prior.of(tasks, own, 1.0, own, -9.0, 3.0)
+        self.prior = inputs.prior + Prior.of(tasks, 0.9, 0.2, 0.9, -3.0, 3.0)
+        self.prior += Prior.of(tasks, own, 0.6, own, -9.0, 3.0)
 
     def tasks(self, theta: Float[np.ndarray, " h"]) -> Float[np.ndarray, "t t"]:
         """Covariance of the tasks B."""

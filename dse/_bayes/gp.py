@@ -19,7 +19,7 @@ from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 from scipy.optimize import minimize as _minimize
 
 from dse._bayes.columns import Rows
-from dse._bayes.kernels import Covariance, Prior, prior
+from dse._bayes.kernels import SMALL_NOISE, Covariance, Prior, prior
 from dse._bayes.loo import LeaveOneOut, leave_one_out
 
 _JITTER = 1e-8
@@ -100,6 +100,7 @@ def fit(
     *,
     start: Float[np.ndarray, " h"] | None = None,
     steps: int = 60,
+    noise: Prior = SMALL_NOISE,
 ) -> GaussianProcess:
     """Maximise the posterior density of the hyper-parameters, by L-BFGS-B with exact gradients.
 
@@ -110,6 +111,8 @@ def fit(
     steps
         Limit of its iterations: the likelihood of tens of points is flat along many hyper-parameters.
         With 0, the start is kept.
+    noise
+        Prior of the logarithm of the noise.
 
     Raises
     ------
@@ -118,7 +121,7 @@ def fit(
     scipy.linalg.LinAlgError
         The covariance of the observations cannot be factorised.
     """
-    believed = prior(inputs)
+    believed = prior(inputs, noise)
     begin = believed.start if start is None else start
     if begin.shape != believed.start.shape:
         raise ValueError(f"start must have {len(believed.start)} hyper-parameters, got {begin.shape}")

@@ -257,12 +257,11 @@ class Inputs:
         return correlations
 
 
-_NOISE = Prior.of(1, -5.0, 1.5, -4.0, log(1e-5), 1.0)
+#: Of the logarithm of the noise. It is expected small, but is never zero: a deterministic outcome still
+#: departs from the model.
+SMALL_NOISE = Prior.of(1, -5.0, 1.5, -4.0, log(1e-5), 1.0)
 
 
-def prior(covariance: Covariance) -> Prior:
-    """Of the hyper-parameters of a covariance and, last, the logarithm of the noise.
-
-    The noise is expected small, but is never zero: a deterministic outcome still departs from the model.
-    """
-    return covariance.prior + _NOISE
+def prior(covariance: Covariance, noise: Prior = SMALL_NOISE) -> Prior:
+    """Of the hyper-parameters of a covariance and, last, the logarithm of the noise."""
+    return covariance.prior + noise

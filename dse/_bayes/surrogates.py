@@ -7,6 +7,7 @@ target is standardised, and its constant mean is integrated out, as a term of th
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log
 from typing import Protocol, get_args
 
 import numpy as np
@@ -16,8 +17,11 @@ from scipy.linalg import LinAlgError
 from dse._bayes.columns import Columns, Rows, check_training
 from dse._bayes.correlations import Shape
 from dse._bayes.gp import GaussianProcess, fit
-from dse._bayes.kernels import Covariance, Inputs, Kernel
+from dse._bayes.kernels import Covariance, Inputs, Kernel, Prior
 from dse._bayes.loo import LeaveOneOut
+
+# Predictions are weighted by their densities, which suffer more from too little noise than a search does.
+_NOISE = Prior.of(1, -4.0, 1.0, -3.0, log(1e-5), 1.0)
 
 
 class FitError(RuntimeError):
@@ -108,9 +112,9 @@ def fit_process(
     start: Float[np.ndarray, " h"] | None = None,
     steps: int = 60,
 ) -> GaussianProcess:
-    """Fit as `dse._bayes.gp.fit` does, with a :class:`FitError` where that fails."""
+    """Fit with the noise prior of predictions; a :class:`FitError` where no covariance can be factorised."""
     try:
-        return fit(inputs, rows, z, start=start, steps=steps)
+        return fit(inputs, rows, z, start=start, steps=steps, noise=_NOISE)
     except LinAlgError as error:
         raise FitError(f"the covariance of the training rows cannot be factorised: {error}") from error
 
