@@ -59,7 +59,7 @@ class Table:
             designs[self.space.row(design)] = design
         encoded = self.space.encode(designs)
         self.rows = encoded.rows
-        from dse._bayes.surrogates import Columns
+        from dse._bayes.columns import Columns
 
         self.columns = Columns(encoded.numeric, encoded.categorical, encoded.features)
         self.y = self.frame["time"].to_numpy()

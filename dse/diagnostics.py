@@ -202,15 +202,9 @@ def fit_rows(
     encoded: Encoded, rows: Float[np.ndarray, "n c"], values: Float[np.ndarray, " n"], seed: int
 ) -> Any:
     """Fit a committee to rows whose columns are those of `encoded`, on one thread."""
-    import torch
-
+    from dse._bayes.columns import Columns
     from dse._bayes.committee import fit_committee
-    from dse._bayes.surrogates import Columns
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads only get in each other's way
-    try:
-        columns = Columns(encoded.numeric, encoded.categorical, encoded.features)
+    columns = Columns(encoded.numeric, encoded.categorical, encoded.features)
+    with one_thread():
         return fit_committee(rows, values, columns, seed)
-    finally:
-        torch.set_num_threads(threads)

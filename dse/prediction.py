@@ -27,7 +27,8 @@ from dse.transfer import Scale as CostScale
 from dse.transfer import Source, tasks
 
 if TYPE_CHECKING:
-    from dse._bayes.surrogates import Columns, Fitted
+    from dse._bayes.columns import Columns
+    from dse._bayes.surrogates import Fitted
     from dse._bayes.transfer import SourceModel, Transferred
 
 FEWEST = 5  #: results from which a model is fitted
@@ -187,7 +188,7 @@ class Predictor:
         return tuple(candidates[index] for index in picked.tolist())
 
     def _columns(self, objective: Objective) -> Columns:
-        from dse._bayes.surrogates import Columns
+        from dse._bayes.columns import Columns
 
         encoded = self.space.encode([])
         own = self._features.columns(self._places.get(objective.name, -1), len(encoded.names))

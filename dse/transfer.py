@@ -213,7 +213,7 @@ class SourcePredictions:
     """
 
     def __init__(self, sources: Sequence[Source], space: Space, objective: Objective, seed: int) -> None:
-        from dse._bayes.surrogates import Columns
+        from dse._bayes.columns import Columns
         from dse._bayes.transfer import fit_sources
 
         encoded = space.encode([])

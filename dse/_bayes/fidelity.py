@@ -235,8 +235,7 @@ def _log_density(
     model: OutcomeModel, costs: Float[np.ndarray, " k"], kept: Bool[np.ndarray, " n"] | None = None
 ) -> Float[np.ndarray, " k"]:
     """Left-out log density of observations on their own scale, (k,), whatever the transform of the model."""
-    loo = model.loo
-    density = -0.5 * (loo.residuals**2 + np.log(2.0 * np.pi * loo.variance))
+    density = model.loo.log_densities
     if kept is not None:
         density = density[kept]
     # d log(y) / dy = 1 / y

@@ -24,7 +24,7 @@ from dse._bayes.acquisition import (
     log_expected_hypervolume_improvement,
 )
 from dse._bayes.feasibility import FeasibilityModel
-from dse._bayes.gp import LeaveOneOut
+from dse._bayes.loo import LeaveOneOut
 from dse._bayes.models import Cache, Columns, ModelError, OutcomeModel, SampledModel
 from dse.metrics import non_dominated
 

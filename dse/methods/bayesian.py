@@ -148,7 +148,7 @@ class BayesianSearch:
         counts = [0 if found is None else len(found.models) for found in self._predictions]
         begin = start + sum(counts[:j])
         features = self._features.columns(j, start + sum(counts))
-        return Columns((*parts[0], *features), parts[1], tuple(range(begin, begin + counts[j])))
+        return Columns((*parts[0], *features), parts[1], trend=tuple(range(begin, begin + counts[j])))
 
     def model(self, number: int, history: History, *, also_pending: Sequence[Design] = ()) -> SearchModel:
         """Models of a history, as trial `number` sees them.

@@ -194,7 +194,7 @@ class FidelitySearch(BayesianSearch):
             prices={self._fidelity.position(level): price for level, price in prices.items()},
             known={j: self._width + place for place, j in enumerate(self._known_objectives)},
             inputs={
-                j: Columns((*each.numeric, column), each.categorical, each.trend)
+                j: Columns((*each.numeric, column), each.categorical, trend=each.trend)
                 for j, each in enumerate(own)
             },
             constraints=constraints,
