@@ -117,3 +117,9 @@ def test_predictions_of_a_source_rank_the_space():
     assert predictions([]).shape == predictions.columns([]).shape == (0, 1)
     np.testing.assert_allclose(predictions.columns(designs), 0.5 + predictions(designs) / 4)
     assert predictions.followed(designs, truth)["old"] > 0.95
+
+
+def test_a_source_whose_shared_parameters_do_not_vary_is_left_out():
+    fixed = frame(rows=[8] * 6, bits=[5] * 6, flow=["os"] * 6)
+    assert tasks([Source("old", fixed)], SPACE, TIME) == []
+    assert len(tasks([Source("old", fixed.assign(bits=[1, 2, 3, 4, 5, 6]))], SPACE, TIME)) == 1
