@@ -152,6 +152,7 @@ class BayesianSearch:
             self._rows(history.done),
             history.costs,
             self._columns,
+            features=self._space.encode([]).features,
             known={j: self._width + place for place, j in enumerate(self._known_objectives)},
             inputs={j: self._inputs(j) for j in range(len(self._objectives))},
             constraints=history.constraints,
