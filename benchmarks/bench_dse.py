@@ -10,7 +10,8 @@ campaign's results, right and wrong ones; see dse_transfer.py), ``synthetic``. W
 
 Every method starts from the same rows, so differences are paired by seed. Regret is the share of the true
 front's hypervolume that is missing, ADRS the average distance from the true front: 0 is best for both.
-``optuna-gp`` is Optuna's GPSampler, which is no method of ours.
+``optuna-gp`` is Optuna's GPSampler, which is no method of ours. A method with ``+estimates`` appended reads a
+table's early estimates as features, where it has them: ``--methods auto+estimates,auto``.
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ METHODS = ("auto", "optuna-gp", "tpe", "nsga2", "sobol", "random")
 BUDGETS = {"search": (10, 50), "free": (10, 50), "constraint": (20, 100)}  #: (given, in all)
 LOOKS = {"search": (20, 30, 50), "free": (20, 30, 50), "constraint": (50, 100)}
 KILLED_AT = 25
+WITH_ESTIMATES = "+estimates"
 
 
 def campaign_of(problem: Problem, part: str, method: str, seed: int, **options: Any) -> Any:
     """Campaign with the given rows attached."""
-    space = problem.space
+    space = problem.estimated if method.endswith(WITH_ESTIMATES) and problem.estimates else problem.space
+    method = method.removesuffix(WITH_ESTIMATES)
     wanted = [dse.Objective(name) for name in problem.objectives]
     if part == "free":
         space = dse.Space(space.parameters)
