@@ -38,6 +38,13 @@ class SourceOutcome:
     seed
         Of the choice of rows where there are many.
 
+    Attributes
+    ----------
+    name
+        Of the source.
+    quality
+        Share of the variance of its own results that is predicted where they are left out, R2.
+
     Raises
     ------
     ModelError
@@ -55,6 +62,7 @@ class SourceOutcome:
             tuple(j for j in columns.numeric if has[j]), tuple(j for j in columns.categorical if has[j])
         )
         self._model = OutcomeModel(np.where(has, rows, 0.0), results.y[kept], shared)
+        self.quality = 1.0 - (self._model.loo.rmse / self._model.scale) ** 2
 
     def predict(self, rows: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " k"]:
         """Mean on the source's own standardised, transformed scale, (k,)."""
