@@ -41,6 +41,9 @@ _EVERY = 10  # observations between fits from scratch
 _STEPS, _WARM_STEPS = 60, 12
 _FEW = 12  # values of a numeric column that may also be levels
 _TEMPER = 0.5  # leave-one-out densities of neighbours are not independent: less evidence than their sum
+# Of log density per outcome, by which the member that builds on predictions has to be the better: tens of
+# outcomes agree a little with almost anything, and the more of them there are, the less they need it.
+_LEAD = 0.2
 _LEAST_VARIANCE = 1e-8  # of a standardised outcome
 
 
@@ -152,7 +155,10 @@ class OutcomeModel:
         except LinAlgError as error:
             raise ModelError(f"the fit failed: {error}") from error
         each = [member.leave_one_out() for member in self.members]
-        evidence = _TEMPER * n * np.array([loo.log_density for loo in each])
+        density = np.array(
+            [loo.log_density - _LEAD * kernel.trend for loo, kernel in zip(each, kernels, strict=True)]
+        )
+        evidence = _TEMPER * n * density
         weights = np.exp(evidence - evidence.max())
         self.weights: Float[np.ndarray, " k"] = weights / weights.sum()
         means, variances = np.stack([loo.mean for loo in each]), np.stack([loo.variance for loo in each])

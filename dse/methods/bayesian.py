@@ -60,7 +60,8 @@ class BayesianSearch:
         sources' best.
     transfer
         Earlier campaigns or data frames. Their predictions are the prior mean, times a coefficient that is
-        learnt, in one more member of each objective's committee, which its left-out predictions weight.
+        learnt, in one more member of each objective's committee, which its left-out predictions weight. A
+        source that does not predict its own left-out results is left out of the models, with a note.
     cost_aware
         Improvement per second of evaluation, where the history has times that differ.
     """
@@ -120,9 +121,17 @@ class BayesianSearch:
     def _transfer_notes(self, model: SearchModel) -> list[str]:
         notes = []
         for j, (objective, part) in enumerate(zip(self._objectives, model.models, strict=False)):
-            if part is not None and self._predictions[j] is not None:
-                names = ", ".join(source.name for source in self._predictions[j].models)
+            predictions = self._predictions[j]
+            if part is None or predictions is None:
+                continue
+            if predictions.models:
+                names = ", ".join(source.name for source in predictions.models)
                 notes.append(f"transfer of {objective.name} from {names}: weight {part.weights[-1]:.2f}")
+            notes += [
+                f"no transfer of {objective.name} from {source.name}: it does not predict its own results, "
+                f"R2 {source.quality:.2f}"
+                for source in predictions.left_out
+            ]
         return notes
 
     @cached_property
@@ -132,7 +141,7 @@ class BayesianSearch:
         for objective in self._objectives:
             known = objective.known is not None or not self._sources
             each = None if known else SourcePredictions(self._sources, self._space, objective, self._seed)
-            found.append(each if each is not None and each.models else None)
+            found.append(each)
         return found
 
     def _inputs(self, j: int) -> Columns:
@@ -165,6 +174,7 @@ class BayesianSearch:
             self._rows(history.done),
             history.costs,
             self._columns,
+            features=self._space.encode([]).features,
             known={j: self._width + place for place, j in enumerate(self._known_objectives)},
             inputs={j: self._inputs(j) for j in range(len(self._objectives))},
             constraints=history.constraints,

@@ -143,3 +143,23 @@ def test_a_source_that_has_nothing_to_tell_or_the_opposite_is_refused_before_any
         campaign(
             frame(time=[1.0, 2.0, -3.0, 4.0, 5.0, 6.0]), objectives=[dse.Objective("time", transform="log")]
         )
+
+
+def test_a_source_whose_shared_parameters_do_not_vary_is_left_out():
+    fixed = frame(rows=[8] * 6, bits=[5] * 6, flow=["os"] * 6)
+    assert tasks([Source("old", fixed)], SPACE, TIME) == []
+    assert len(tasks([Source("old", fixed.assign(bits=[1, 2, 3, 4, 5, 6]))], SPACE, TIME)) == 1
+
+
+def test_a_source_that_does_not_predict_its_own_results_is_left_out():
+    rng = np.random.default_rng(0)
+    designs = list(SPACE.designs())
+    table = pd.DataFrame(designs, columns=list(SPACE.names))
+    table["time"] = [np.log2(rows) + 0.3 * bits + (flow == "ws") for rows, bits, flow in designs]
+    noise = table.assign(time=rng.permutation(table["time"].to_numpy()))
+    found = SourcePredictions([Source("old", table), Source("noise", noise)], SPACE, TIME, seed=0)
+    assert [source.name for source in found.models] == ["old"]
+    assert [source.name for source in found.left_out] == ["noise"]
+    assert found.models[0].quality > 0.9
+    assert found.left_out[0].quality < 0.2
+    assert found(designs).shape == (len(designs), 1)
