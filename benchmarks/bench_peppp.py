@@ -1,6 +1,7 @@
 """PEPPP measured on the shipped run table, leaving one data set out at a time.
 
-    python benchmarks/bench_peppp.py [--seeds N] [--shares 0.2,1] [--budgets 0.03,0.06,0.12,0.25] [--rows N]
+    python benchmarks/bench_peppp.py [--seeds N] [--shares 0.2,1] [--budgets 0.03,0.06,0.12,0.25]
+                                     [--ranks held-out,5] [--centred] [--rows N]
 
 Prints the table's spectrum, the error of the completion, and convergence and hypervolume difference of the
 estimated frontiers (0 is best for both) by choice of the measurements: D-optimal (relaxed and rounded, or
@@ -59,12 +60,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--shares", default="0.2,1")
     parser.add_argument("--budgets", default="0.03,0.06,0.12,0.25")
+    parser.add_argument(
+        "--ranks", default="held-out,5", help="of the embeddings; held-out entries may choose"
+    )
+    parser.add_argument("--centred", action="store_true", help="take the means of the columns off first")
     parser.add_argument("--rows", type=int, default=None, help="only the first data sets")
     chosen = parser.parse_args()
     describe()
     table = run_table()
     budgets = [float(text) for text in chosen.budgets.split(",")]
-    for share in map(float, chosen.shares.split(",")):
+    runs = [(float(share), rank) for share in chosen.shares.split(",") for rank in chosen.ranks.split(",")]
+    for share, rank in runs:
         begin = time.process_time()
         results = leave_one_out(
             table.errors[: chosen.rows],
@@ -72,12 +78,15 @@ def main() -> None:
             budgets=budgets,
             share=share,
             seeds=range(chosen.seeds),
+            rank=None if rank == "held-out" else int(rank),
+            centred=chosen.centred,
         )
         seconds = time.process_time() - begin
         print(
             f"\n{share:.0%} of the other data sets' entries observed, {chosen.seeds} seeds, {seconds:.0f} s; "
             f"completion error {results['completion_error'].mean():.3f}, "
-            f"rank {results['rank'].mean():.1f} on average"
+            f"rank {rank}, {results['rank'].mean():.1f} on average",
+            flush=True,
         )
         print("budget  measured  method              convergence  hypervolume diff.  error  log det (bound)")
         for budget, part in results.groupby("budget"):
@@ -94,7 +103,7 @@ def main() -> None:
         for budget, part in results.groupby("budget"):
             for method in ("relaxed", "greedy", "pivots"):
                 texts = [f"{metric} {advantage(part, metric, method, 'random')}" for metric in METRICS]
-                print(f"{budget:6.0%}  {method:8} {'   '.join(texts)}")
+                print(f"{budget:6.0%}  {method:8} {'   '.join(texts)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -110,17 +110,28 @@ def _barrier(
             scaled = np.eye(n) + scale[:, None] * curvature * scale
             step = scale * np.linalg.solve(scaled, scale * slope)
             decrement = float(slope @ step)
-            longest = _longest(v, step, room, float(prices @ step))
-            # Far from the centre the damped step of self-concordant functions, near it the full one.
-            v = (
-                v
-                + min(1.0 / (1.0 + np.sqrt(max(decrement, 0.0))) if decrement > 0.1 else 1.0, longest) * step
-            )
+            length = min(1.0, _longest(v, step, room, float(prices @ step)))
+            if decrement > 0.05:  # far from the centre; near it whole steps converge quadratically
+                before = _barrier_value(y, v, prices, ridge, sharpness)
+                while (
+                    length > 1e-9
+                    and _barrier_value(y, v + length * step, prices, ridge, sharpness)
+                    < before + 0.1 * length * decrement
+                ):
+                    length /= 2.0
+            v = v + length * step
             if decrement < 1e-6:
                 break
         if (2 * n + 1) / sharpness < 0.5 * gap:
             return np.asarray(v)
         sharpness *= 10.0
+
+
+def _barrier_value(
+    y: np.ndarray, v: Float[np.ndarray, " n"], prices: np.ndarray, ridge: float, sharpness: float
+) -> float:
+    bounds = np.log(v).sum() + np.log1p(-v).sum() + np.log(1.0 - prices @ v)
+    return float(sharpness * information(y, v, ridge) + bounds)
 
 
 def _longest(v: np.ndarray, step: np.ndarray, room: float, spent: float) -> float:

@@ -66,6 +66,10 @@ class Peppp:
     ridge
         Squared error of a measurement; if ``None``, the mean square of what embeddings leave of the observed
         errors, with the degrees of freedom that they take.
+    centred
+        Whether the mean of each configuration's observed errors is taken off first, so that embeddings tell
+        how data sets differ, and a configuration that is bad on all of them is no information. [Yang21]_ has
+        no such step.
     seed
         Of the held-out entries.
 
@@ -94,6 +98,7 @@ class Peppp:
         lam: float | None = None,
         rank: int | None = None,
         ridge: float | None = None,
+        centred: bool = False,
         seed: int = 0,
     ) -> None:
         self.errors = as_table(errors)
@@ -112,26 +117,27 @@ class Peppp:
             if value is not None and not (np.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive and finite, got {value}")
         self._given = (lam, rank, ridge)
+        self.offsets = np.nanmean(self.errors, axis=0) if centred else np.zeros(self.errors.shape[1])
         self._seed = seed
         self._fitted: _Fitted | None = None
 
     def fit(self) -> Peppp:
         """Complete the table and embed the configurations; returns this object."""
         lam, rank, ridge = self._given
-        scores = None
+        table, scores = self.errors - self.offsets, None
         if lam is None or rank is None:
-            scores = held_out(self.errors, seed=self._seed)
+            scores = held_out(table, seed=self._seed)
             lam, rank = scores.conditional(lam, rank)
-        completion = soft_impute(self.errors, lam)
+        completion = soft_impute(table, lam)
         embeddings = embed(completion.values, rank)
         if ridge is None:
-            ridge = _noise(self.errors, completion.values, rank)
+            ridge = _noise(table, completion.values, rank)
         self._fitted = _Fitted(completion, embeddings, ridge, scores)
         return self
 
     @property
     def completion(self) -> Completion:
-        """The completed table."""
+        """The completed table, without `offsets`."""
         return self._state.completion
 
     @property
@@ -201,7 +207,7 @@ class Peppp:
         Parameters
         ----------
         measured
-            Errors by the number of the configuration; none gives the prediction 0.
+            Errors by the number of the configuration; none gives the prediction 0, or the means if `centred`.
 
         Raises
         ------
@@ -209,9 +215,9 @@ class Peppp:
             An unknown configuration, or an error that is not finite.
         """
         indices, errors = self._measured(measured)
-        predicted: Float[np.ndarray, " n"] = self.embeddings @ locate(
-            self.embeddings, indices, errors, self.ridge
-        )
+        deviations = errors - self.offsets[indices]
+        place = locate(self.embeddings, indices, deviations, self.ridge)
+        predicted: Float[np.ndarray, " n"] = self.offsets + self.embeddings @ place
         return predicted
 
     def pareto(self, measured: Mapping[int, float]) -> Frontier:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from studies.accuracy.peppp.completion import as_table
 from studies.accuracy.peppp.frontier import convergence, frontier, hypervolume_difference
-from studies.accuracy.peppp.method import Choice, Peppp
+from studies.accuracy.peppp.method import Choice, Peppp, Selection
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,13 +106,15 @@ def leave_one_out(
     rows: list[dict[str, Any]] = []
     for out in range(len(table)):
         others, peppp, missed = np.delete(table, out, axis=0), None, float("nan")
+        designs: dict[tuple[float, Choice], Selection] = {}
         for seed in seeds:
             if peppp is None or share < 1.0:
                 seen = sample_entries(others.shape, share, seed=seed * len(table) + out)
                 peppp = Peppp(np.where(seen, others, np.nan), sizes[out], seed=seed, **options).fit()
-                missed = _relative(peppp.completion.values[~seen], others[~seen])
+                designs = {}
+                missed = _relative((peppp.offsets + peppp.completion.values)[~seen], others[~seen])
             fit = {"rank": peppp.rank, "ridge": peppp.ridge, "completion_error": missed}
-            estimates = _measure(peppp, table[out], budgets, methods, seed)
+            estimates = _measure(peppp, table[out], budgets, methods, seed, designs)
             rows += [{"data_set": out, "seed": seed, "share": share, **row, **fit} for row in estimates]
     return pd.DataFrame(rows)
 
@@ -123,11 +125,17 @@ def _measure(
     budgets: Sequence[float],
     methods: Sequence[Choice],
     seed: int,
+    designs: dict[tuple[float, Choice], Selection],
 ) -> Iterator[dict[str, Any]]:
+    """Rows of one fit; `designs` keeps the choices that depend on it alone."""
     memory = peppp.memory
     for budget in budgets:
         for method in methods:
-            chosen = peppp.choose(budget * float(memory.sum()), method=method, seed=seed)
+            chosen = designs.get((budget, method))
+            if chosen is None:
+                chosen = peppp.choose(budget * float(memory.sum()), method=method, seed=seed)
+            if method != "random":
+                designs[budget, method] = chosen
             measured = {int(j): float(truth[j]) for j in chosen.indices}
             common = {"budget": budget, "measured": len(measured)}
             estimates: dict[str, Any] = {method: peppp.pareto(measured).indices}

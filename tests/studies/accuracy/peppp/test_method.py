@@ -74,6 +74,18 @@ def test_without_measurements_the_prediction_is_zero():
     assert not fitted()[2].predict({}).any()
 
 
+def test_a_centred_table_starts_from_the_means():
+    errors, memory = tables(rows=9)
+    shifted = errors + np.linspace(0, 5, 20)  # a column's own level is no rank of its own
+    options = {"lam": 1e-7, "rank": 2, "ridge": 1e-12, "centred": True}
+    peppp = Peppp(shifted[1:], memory, **options).fit()
+    np.testing.assert_allclose(peppp.predict({}), shifted[1:].mean(axis=0))
+    measured = {j: shifted[0, j] for j in (0, 7, 13)}
+    np.testing.assert_allclose(peppp.predict(measured), shifted[0], atol=1e-4)
+    plain = Peppp(shifted[1:], memory, **{**options, "centred": False}).fit()
+    assert np.abs(plain.predict(measured) - shifted[0]).max() > 1e-2
+
+
 @pytest.mark.parametrize(
     ("errors", "memory", "options", "message"),
     [
