@@ -60,7 +60,7 @@ def train(path: Path) -> None:
                     continue
                 error = emulated_error(task, split, configuration, seed=SEED)
                 memory = memory_bytes(configuration, held)
-                values = (task.name, *key, f"{memory:g}", f"{error:.5f}", f"{best:.5f}")
+                values = (task.name, *key, f"{memory}", f"{error:.5f}", f"{best:.5f}")
                 writer.writerow(dict(zip(COLUMNS, values, strict=True)))
                 file.flush()
             print(f"{task.name:24} float32 {best:.3f}  {time.process_time() - begin:6.1f} s", flush=True)

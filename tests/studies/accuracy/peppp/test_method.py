@@ -83,7 +83,7 @@ def test_a_centred_table_starts_from_the_means():
     measured = {j: shifted[0, j] for j in (0, 7, 13)}
     np.testing.assert_allclose(peppp.predict(measured), shifted[0], atol=1e-4)
     plain = Peppp(shifted[1:], memory, **{**options, "centred": False}).fit()
-    assert np.abs(plain.predict(measured) - shifted[0]).max() > 1e-2
+    assert np.abs(plain.predict(measured) - shifted[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize(
