@@ -28,7 +28,7 @@ from studies.accuracy.peppp import rank_of_energy, spectrum
 from studies.accuracy.peppp.table import run_table
 from studies.accuracy.peppp.validation import METHODS, UNMODELLED, leave_one_out
 
-METRICS = ("convergence", "hypervolume_difference")
+METRICS = ("convergence", "hypervolume_difference", "relative_error")
 RESAMPLES = 10_000
 
 
