@@ -62,7 +62,7 @@ def soft_impute(
     Each iteration fills the gaps of the table with the present estimate and subtracts `lam` from all singular
     values, the smaller ones become 0. The estimate is extrapolated by momentum, from rest again where it
     would lead uphill [ODonoghue15]_: a table with few observations takes hundreds of iterations in place of
-    tens of thousands, and the minimiser is the same.
+    thousands, and the minimiser is the same.
 
     It ends where what fills the gaps and what comes out differ there by at most ``tolerance * lam`` (in the
     Frobenius norm), which bounds the `violation` of the result.
