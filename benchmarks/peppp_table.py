@@ -3,8 +3,8 @@
     python benchmarks/peppp_table.py runs/peppp.csv                  # train; may be killed and started again
     python benchmarks/peppp_table.py runs/peppp.csv --pack           # write what the package ships
 
-One line is appended for each run, and runs that the file has are not trained again; one process takes about a
-quarter of an hour of processor time. ``--pack`` writes the rows that are complete, sorted and compressed.
+One line is appended for each run, and runs that the file has are not trained again; one process takes about
+ten minutes of processor time. ``--pack`` writes the rows that are complete, sorted and compressed.
 """
 
 from __future__ import annotations

@@ -76,8 +76,6 @@ class Task:
         Images are moved by up to so many pixels along each axis.
     gain
         By what inputs are multiplied.
-    features
-        If not 0, only the first features of a table are kept.
     samples
         If not 0, only so many samples are trained on.
     """
@@ -92,7 +90,6 @@ class Task:
     label_noise: float = 0.0
     shift: int = 0
     gain: float = 1.0
-    features: int = 0
     samples: int = 0
 
     def load(self) -> Split:
@@ -106,8 +103,6 @@ class Task:
             inputs, labels = inputs[kept], np.searchsorted(sorted(self.classes), labels[kept])
         if self.groups:
             labels = labels % self.groups
-        if self.features:
-            inputs = inputs[:, : self.features]
         if self.shift:
             moves = random.integers(-self.shift, self.shift + 1, size=(len(inputs), 2))
             inputs = np.stack([_moved(x, *move) for x, move in zip(inputs, moves, strict=True)])
@@ -191,12 +186,4 @@ TASKS: tuple[Task, ...] = (
     _digits("digits-remainder-of-3", groups=3),
     Task(name="iris-noise", source="iris", hidden=(8,), noise=0.5),
     _digits("digits-narrow", hidden=(8,)),
-    _cnn("digits-parity-cnn", groups=2),
-    _digits("digits-bright", gain=3.0),
-    Task(name="cancer-four-features", source="breast_cancer", hidden=(8,), features=4),
-    _digits("digits-shift-deep", shift=1, hidden=(24, 24)),
-    _cnn("digits-noise-cnn", noise=0.3),
-    _digits("digits-1-7", classes=(1, 7), hidden=(8,), noise=0.5),
-    Task(name="wine-deep", source="wine", hidden=(8, 8), noise=0.5),
-    _digits("digits-deep-noise", hidden=(24, 24), noise=0.3),
 )
