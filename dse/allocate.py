@@ -2,7 +2,8 @@
 
 The problem is the multiple-choice knapsack [Kellerer04]_: of every group g exactly one option o is taken,
 costs and losses add up over the groups, and either the cost is minimised under a limit on the loss
-(``max_loss``) or the loss under a limit on the cost (``max_cost``). Formats of tensors and bits of layers
+(``max_loss``) or the loss under a limit on the cost (``max_cost``). A sum that exceeds a limit by less than
+1e-9 of it keeps it: nine times a ninth may round to more than one. Formats of tensors and bits of layers
 are such options, with bytes moved as cost and a measured or predicted error as loss.
 
 References
@@ -28,6 +29,8 @@ from jaxtyping import Float
 Choice: TypeAlias = tuple[int, ...]  #: index of the option of each group
 
 MOST_COMBINATIONS = 1 << 24  #: that `exhaustive` tries unless told otherwise
+_ROUNDING = 1e-9  # share of the limit by which a sum may exceed it
+_NEGLIGIBLE = 1e-8  # share of the limit
 _OBJECTIVE_SCALE = 1e4  # of the integer program, whose solver stops at a gap of 1e-6
 
 
@@ -128,8 +131,13 @@ class _Aim(NamedTuple):
     limited: Float[np.ndarray, "g o"]
     limit: float
 
+    @property
+    def most(self) -> float:
+        """The limit, and what addends that round may be beyond it."""
+        return self.limit + _ROUNDING * abs(self.limit)
+
     def holds(self, choice: Sequence[int]) -> bool:
-        return _total(self.limited, choice) <= self.limit
+        return _total(self.limited, choice) <= self.most
 
 
 def _aim(problem: Allocation, max_loss: float | None, max_cost: float | None) -> _Aim:
@@ -144,7 +152,7 @@ def _aim(problem: Allocation, max_loss: float | None, max_cost: float | None) ->
         assert max_cost is not None
         name, aim = "max_cost", _Aim(problem.loss, cost, float(max_cost))
     least = _total(aim.limited, aim.limited.argmin(axis=1).tolist())
-    if not aim.limit >= least:
+    if not aim.most >= least:
         raise AllocationError(
             f"{name} must be at least {least:g}, which is the least possible, got {aim.limit:g}"
         )
@@ -175,7 +183,7 @@ def exhaustive(
     for g, options in enumerate(columns):
         wanted = (wanted[:, None] + aim.wanted[g, options]).reshape(-1)
         limited = (limited[:, None] + aim.limited[g, options]).reshape(-1)
-    kept = np.flatnonzero(limited <= aim.limit)
+    kept = np.flatnonzero(limited <= aim.most)
     best = kept[np.lexsort((limited[kept], wanted[kept]))[0]]
     places = np.unravel_index(int(best), [len(options) for options in columns])
     return tuple(int(options[place]) for options, place in zip(columns, places, strict=True))
@@ -249,19 +257,20 @@ def exact(
 
     Notes
     -----
-    The solver admits a violation of 1e-6 of the limit; a choice that breaks the limit in float64 is
-    excluded and the program solved again, so that what is returned keeps it.
+    The solver admits a violation of 1e-6 of the limit; a choice that breaks the limit by more than rounding
+    is excluded and the program solved again, so that what is returned keeps it.
     """
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     aim = _aim(problem, max_loss, max_cost)
     least = aim.limited.min(axis=1)
-    room = aim.limit - _total(aim.limited, aim.limited.argmin(axis=1).tolist())
+    room = max(aim.most - _total(aim.limited, aim.limited.argmin(axis=1).tolist()), 0.0)
     above = aim.limited - least[:, None]
     scale = room or 1.0
     g, o = np.nonzero(above <= room * (1 + 1e-9))
     wanted = aim.wanted[g, o] - np.array([aim.wanted[k, o[g == k]].min() for k in range(len(least))])[g]
     wanted *= _OBJECTIVE_SCALE / (wanted.max() or 1.0)
+    above = np.where(above < _NEGLIGIBLE * scale, 0.0, above)  # what the solver's tolerances cannot see
     one_each = (g == np.arange(len(least))[:, None]).astype(np.float64)
     constraints = [
         LinearConstraint(one_each, 1.0, 1.0),
@@ -295,7 +304,7 @@ def exact(
 
 
 def supported(problem: Allocation) -> list[Choice]:
-    """Choices that minimise ``cost + multiplier * loss`` for some multiplier, the cheapest first [Everett63]_.
+    """Choices that minimise ``cost + multiplier * loss`` for some multiplier, cheapest first [Everett63]_.
 
     The sum falls apart into groups, each of which walks down the lower convex hull of its options as the
     multiplier grows; neighbours on the list differ in one group.
