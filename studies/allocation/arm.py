@@ -86,7 +86,7 @@ class Arm:
         at = [point.frame for point in self.points]
         offsets = np.array([point.offset for point in self.points])
         here = frames[:, at]
-        return np.einsum("tcij,cj->tci", here[..., :3], offsets) + here[..., 3]
+        return np.asarray(np.einsum("tcij,cj->tci", here[..., :3], offsets) + here[..., 3])
 
     def jacobian(
         self, frames: Float[np.ndarray, "t j 3 4"], points: Float[np.ndarray, "t c 3"]

@@ -23,6 +23,7 @@ from torch import nn
 
 from dse.allocate import Allocation, Choice, cheapest_meeting, exact, exhaustive, greedy
 from dse.water_filling import water_filling, whole_bits
+from studies.allocation.network import trained
 from studies.allocation.sensitivity import (
     Trace,
     curvature_losses,
@@ -31,12 +32,13 @@ from studies.allocation.sensitivity import (
     with_bits,
     zero_bit_losses,
 )
-from studies.tasks import Data, cross_entropy
+from studies.tasks import Data, cross_entropy, digits, digits_cnn
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BITS = (2, 3, 4, 5, 6, 7, 8)
+_BRUTE = 1000  # combinations up to which all are tried on the network itself
 
 Sensitivity = Literal["curvature", "measured"]
 
@@ -193,4 +195,7 @@ class LayerBits:
         }
 
 
-_BRUTE = 1000  # combinations up to which all are tried on the network itself
+def digits_layers(seed: int = 0) -> LayerBits:
+    """Layers of the digits CNN, trained in float32."""
+    data = digits()
+    return LayerBits(network=trained(digits_cnn, data, seed=seed), data=data, seed=seed)

@@ -34,7 +34,7 @@ from scipy.stats import norm
 
 from dse.allocate import AllocationError, Choice, cheapest_meeting, exact, supported
 from studies.allocation.asking import Asking
-from studies.allocation.methods import additive_problem, alone
+from studies.allocation.methods import additive, additive_problem, alone
 
 _POWERS = (1.0, 2.0, 4.0)  # errors add up, or their squares, or the largest prevail
 _SMALL = 0.3  # share of the threshold below which errors need not be told from each other
@@ -49,12 +49,13 @@ _BEST = 5  # assignments whose neighbourhood is looked at
 
 
 def learned(asking: Asking, seed: int) -> None:
-    """One group at a time, a bisection, then what is expected to save most, until the budget is spent."""
-    losses = alone(asking)
+    """What `additive` asks, the path of its multipliers, then what is expected to save most until the end."""
+    additive(asking, seed)
     # Along the path of the multiplier, to where the errors together reach the threshold; not so if even
     # the formats that are harmless alone break it together.
+    problem = additive_problem(asking, alone(asking))
     with suppress(AllocationError):
-        cheapest_meeting(additive_problem(asking, losses), lambda choice: asking.ask(choice).feasible)
+        cheapest_meeting(problem, lambda choice: asking.ask(choice).feasible)
     while True:
         rng = np.random.default_rng([seed, len(asking.asked)])
         choice = _next(asking, Model.of(asking), rng)
@@ -129,7 +130,7 @@ class Model:
 
 
 def _one_hot(choices: Int[np.ndarray, "n g"], options: int) -> Float[np.ndarray, "n g o"]:
-    return (choices[..., None] == np.arange(options)).astype(np.float64)
+    return np.asarray(choices[..., None] == np.arange(options), dtype=np.float64)
 
 
 def _fit(

@@ -84,9 +84,10 @@ def additive(asking: Asking, seed: int) -> None:  # noqa: ARG001
 
 def alone(asking: Asking) -> Float[np.ndarray, "g o"]:
     """Errors with one group in a narrower format and the others in the widest, (g, o); never negative."""
-    losses = np.zeros(asking.traffic.shape)
-    for g, o in product(range(losses.shape[0]), range(1, losses.shape[1])):
-        choice = [0] * losses.shape[0]
+    groups, options = len(asking.groups), len(asking.formats)
+    losses = np.zeros((groups, options))
+    for g, o in product(range(groups), range(1, options)):
+        choice = [0] * groups
         choice[g] = o
         losses[g, o] = max(asking.ask(choice).error, 0.0)
     return losses

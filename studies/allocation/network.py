@@ -59,10 +59,12 @@ def trained(
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(made.parameters(), lr=5e-3)
     for _ in range(epochs):
-        for chosen in torch.randperm(len(data.train_labels), generator=generator).split(batch):
+        order = torch.randperm(len(data.train_labels), generator=generator)
+        for chosen in torch.split(order, batch):
             optimizer.zero_grad()
             outputs = made(data.train_inputs[chosen])
-            nn.functional.cross_entropy(outputs, data.train_labels[chosen]).backward()
+            loss = nn.functional.cross_entropy(outputs, data.train_labels[chosen])
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     return made.eval().requires_grad_(False)
 

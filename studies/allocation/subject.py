@@ -38,7 +38,8 @@ class Subject:
     @property
     def size(self) -> int:
         """Number of assignments."""
-        return len(self.formats) ** len(self.groups)
+        size: int = len(self.formats) ** len(self.groups)
+        return size
 
     def search(self, **options: Any) -> Found:
         """`search_precision` with some options in place of those of the subject."""
