@@ -1,5 +1,8 @@
 """Search by a model of errors that add up over the groups, corrected by every answer of the oracle.
 
+It begins with a Bayesian campaign, which knows nothing of errors but needs few questions to find what is
+cheap, and with integer programming on the errors of one group at a time.
+
 Rounding errors of different tensors are nearly independent: their contributions to a small error add up,
 those to a root mean square in squares. The model has a contribution, not negative, for each group and
 format, fitted to all answers by non-negative least squares [Lawson74]_ on a power of the errors, whichever
@@ -34,7 +37,7 @@ from scipy.stats import norm
 
 from dse.allocate import AllocationError, Choice, cheapest_meeting, exact, supported
 from studies.allocation.asking import Asking
-from studies.allocation.methods import additive, additive_problem, alone
+from studies.allocation.methods import additive, additive_problem, alone, bayesian
 
 _POWERS = (1.0, 2.0, 4.0)  # errors add up, or their squares, or the largest prevail
 _SMALL = 0.3  # share of the threshold below which errors need not be told from each other
@@ -45,11 +48,15 @@ _LUCK = (6.0, 0.5)  # observations, and deviation, that the spread of the luck b
 _OWN = 0.1  # share of the luck's variance that an assignment has for itself
 _LEAST_PART = 0.01  # contribution to the luck of a group that shows none
 _MUTANTS = 2000
+_CAMPAIGN = 0.25  # of the budget
 _BEST = 5  # assignments whose neighbourhood is looked at
 
 
 def learned(asking: Asking, seed: int) -> None:
-    """What `additive` asks, the path of its multipliers, then what is expected to save most until the end."""
+    """A campaign for a part of the budget, what `additive` asks, then what is expected to save most."""
+    # A campaign needs no errors of one group alone, and finds what is cheap by luck; the model then knows
+    # what the errors add up to, and searches near the best.
+    bayesian(asking, seed, questions=int(_CAMPAIGN * asking.budget))
     additive(asking, seed)
     # Along the path of the multiplier, to where the errors together reach the threshold; not so if even
     # the formats that are harmless alone break it together.

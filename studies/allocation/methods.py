@@ -103,8 +103,15 @@ def additive_problem(asking: Asking, losses: Float[np.ndarray, "g o"]) -> Alloca
     )
 
 
-def bayesian(asking: Asking, seed: int) -> None:
-    """A campaign whose traffic is known and whose quality is a constraint that is learnt."""
+def bayesian(asking: Asking, seed: int, *, questions: int | None = None) -> None:
+    """A campaign whose traffic is known and whose quality is a constraint that is learnt.
+
+    Parameters
+    ----------
+    questions
+        Trials at most; by default the budget.
+    """
+    most = asking.budget if questions is None else questions
     from dse import Campaign, Objective, Ordinal, OutcomeConstraint, Space
 
     # Parameters are the places of the formats; names of groups may be any text.
@@ -113,7 +120,7 @@ def bayesian(asking: Asking, seed: int) -> None:
     wanted = Objective("traffic", known=lambda p: asking.traffic_of([int(p[name]) for name in names]))  # type: ignore[arg-type]
     limit = OutcomeConstraint("error", at_most=0.0)
     with Campaign(space, [wanted], seed=seed, outcome_constraints=[limit]) as campaign:
-        while len(campaign.trials) < asking.budget and (trials := campaign.ask()):
+        while len(campaign.trials) < most and (trials := campaign.ask()):
             found = asking.ask([int(trials[0].parameters[name]) for name in names])  # type: ignore[arg-type]
             campaign.tell(trials[0], {"error": asking.decades(found.quality)})
 

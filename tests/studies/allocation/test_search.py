@@ -59,7 +59,15 @@ def test_every_method_keeps_the_threshold_and_none_beats_all_assignments(method)
         assert found.traffic_bytes == best
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in range(1, 8))])
+def test_within_two_percent_of_the_optimum_of_sixty_thousand_assignments():
+    noise = Noise(8, 0)
+    best = noise.best()
+    found = noise.search("learned", budget=120)
+    assert best * (1 - 1e-12) <= found.traffic_bytes <= 1.02 * best
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
 def test_within_two_percent_of_the_optimum_of_four_million_assignments(seed):
     noise = Noise(11, seed)
     best = noise.best()
@@ -70,10 +78,9 @@ def test_within_two_percent_of_the_optimum_of_four_million_assignments(seed):
 
 
 def test_the_recommended_method_is_never_worse_than_integer_programming():
-    for seed in range(2):
-        noise = Noise(8, 10 + seed)
-        additive, learned = noise.search("additive", budget=90), noise.search("learned", budget=90)
-        assert learned.traffic_bytes <= additive.traffic_bytes
+    noise = Noise(6, 10)
+    additive, learned = noise.search("additive", budget=60), noise.search("learned", budget=60)
+    assert learned.traffic_bytes <= additive.traffic_bytes
 
 
 @pytest.mark.parametrize("method", ["random", "bayesian", "learned"])
