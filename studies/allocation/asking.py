@@ -58,6 +58,8 @@ class Asking:
         Different assignments that are asked about, answers from `store` included.
     store
         File to which each answer is appended as a line of JSON, and from which answers are taken.
+    identity
+        Of the oracle; a store of another one is refused.
 
     Raises
     ------
@@ -75,7 +77,8 @@ class Asking:
         threshold: float,
         budget: int,
         higher_is_better: bool = False,
-        store: Path | None = None,
+        store: str | Path | None = None,
+        identity: str = "",
     ) -> None:
         self.groups = tuple(groups)
         names = [group.name for group in self.groups]
@@ -95,7 +98,7 @@ class Asking:
         self.budget, self.calls = budget, 0
         self._oracle, self._threshold, self._higher = oracle, float(threshold), higher_is_better
         self.asked: dict[Choice, Asked] = {}
-        self._store = None if store is None else _Store(store, names)
+        self._store = None if store is None else _Store(Path(store), names, identity)
         self._base: float | None = None
         self.reference = self.ask((0,) * len(names))
 
@@ -172,10 +175,10 @@ class Asking:
 
 
 class _Store:
-    """Answers as lines of JSON: an assignment and its quality."""
+    """Answers as lines of JSON: the oracle, an assignment and its quality."""
 
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self._path, self._names = path, list(names)
+    def __init__(self, path: Path, names: Sequence[str], identity: str) -> None:
+        self._path, self._names, self._identity = path, list(names), identity
         self._known: dict[str, float] = {}
         try:
             text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -188,6 +191,8 @@ class _Store:
                 assignment, quality = dict(row["assignment"]), float(row["quality"])
             except (ValueError, KeyError, TypeError):
                 raise SearchError(f"{path}: line {number} is no answer of an oracle: {line[:60]!r}") from None
+            if (oracle := row.get("oracle", "")) != identity:
+                raise SearchError(f"{path}: line {number} must be of the oracle {identity!r}, got {oracle!r}")
             if list(assignment) != self._names:
                 raise SearchError(f"{path}: line {number} must have the groups {', '.join(self._names)}")
             self._known[json.dumps(assignment)] = quality
@@ -198,5 +203,6 @@ class _Store:
         return self._known.get(json.dumps(assignment))
 
     def add(self, assignment: dict[str, str], quality: float) -> None:
+        row = {"oracle": self._identity, "assignment": assignment, "quality": quality}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"assignment": assignment, "quality": quality}) + "\n")
+            file.write(json.dumps(row) + "\n")

@@ -40,6 +40,7 @@ def digits_network(seed: int = 0) -> Subject:
     exact = held.accuracy(None)
     return Subject(
         title="digits CNN, inference of one image",
+        identity=f"digits-cnn seed={seed}",
         groups=held.groups,
         formats=FORMATS,
         oracle=held.accuracy,

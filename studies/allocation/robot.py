@@ -44,6 +44,7 @@ def robot_arm(seed: int = 0, *, scenes: int = SCENES) -> Subject:
 
     return Subject(
         title=f"trajectory optimisation, 7-joint arm, {scenes} scenes",
+        identity=f"robot-arm scenes={scenes} seed={seed}",
         groups=held.groups(GROUPS),
         formats=FORMATS,
         oracle=excess,

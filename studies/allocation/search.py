@@ -72,7 +72,8 @@ def search_precision(
     method: str = "learned",
     higher_is_better: bool = False,
     seed: int = 0,
-    store: Path | None = None,
+    store: str | Path | None = None,
+    identity: str = "",
 ) -> Found:
     """Search the formats of tensor groups that move the fewest bytes and keep a threshold of quality.
 
@@ -95,6 +96,8 @@ def search_precision(
         Of the methods that draw.
     store
         File of answers: they are appended, and a search begun again takes them from there.
+    identity
+        Of the oracle, such as its name and options: a store of another one is refused.
 
     Raises
     ------
@@ -125,6 +128,7 @@ def search_precision(
         budget=budget,
         higher_is_better=higher_is_better,
         store=store,
+        identity=identity,
     )
     with suppress(BudgetSpentError):  # the best so far is the answer
         METHODS[method](asking, seed)

@@ -19,6 +19,8 @@ class Subject:
     ----------
     title
         In a few words.
+    identity
+        All that the oracle depends on, for a store of its answers.
     groups, formats, oracle
         See `search_precision`.
     quality
@@ -28,6 +30,7 @@ class Subject:
     """
 
     title: str
+    identity: str
     groups: Sequence[TensorGroup]
     formats: Sequence[str]
     oracle: Oracle
@@ -46,6 +49,7 @@ class Subject:
         given: dict[str, Any] = {
             "threshold": self.threshold,
             "higher_is_better": self.higher_is_better,
+            "identity": self.identity,
             **options,
         }
         formats = given.pop("formats", self.formats)

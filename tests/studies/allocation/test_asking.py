@@ -77,6 +77,9 @@ def test_a_store_of_something_else_is_refused(tmp_path):
     path.write_text('{"assignment": {"x": "e2m1"}, "quality": 1.0}\n')
     with pytest.raises(SearchError, match="line 1 must have the groups a, b"):
         asking(Counting(), store=path)
+    path.write_text('{"oracle": "x seed=1", "assignment": {"a": "e2m1", "b": "e2m1"}, "quality": 1.0}\n')
+    with pytest.raises(SearchError, match="line 1 must be of the oracle 'x seed=2', got 'x seed=1'"):
+        asking(Counting(), store=path, identity="x seed=2")
     path.write_text("hello\n")
     with pytest.raises(SearchError, match="line 1 is no answer of an oracle: 'hello'"):
         asking(Counting(), store=path)

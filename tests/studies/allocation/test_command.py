@@ -35,6 +35,8 @@ def test_formats_of_the_network_are_searched_stored_and_written(tmp_path):
     assert frame["quality"][0] in [answer["quality"] for answer in answers]
     again = run(*arguments, "--store", store)
     assert "  12      0" in again.stdout
+    other = refused(*arguments, "--store", store, "--seed", 1)
+    assert "line 1 must be of the oracle 'digits-cnn seed=1', got 'digits-cnn seed=0'" in other
 
 
 def test_the_robot_arm_with_two_formats():
