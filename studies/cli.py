@@ -10,6 +10,7 @@ from typing import Literal
 
 import click
 
+from studies.allocation.command import allocate
 from studies.campaigns.command import campaign, report, runs
 from studies.refusal import check_folder, refuse
 from studies.schedule.command import schedule
@@ -21,7 +22,7 @@ def main() -> None:
     """From bits to Pareto fronts: low-precision training, accelerator cost, schedules and search."""
 
 
-for command in (campaign, runs, report, schedule):
+for command in (allocate, campaign, runs, report, schedule):
     main.add_command(command)
 
 
