@@ -46,11 +46,18 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """Arithmetic of a run: formats and accumulators of the products, format of the weight update."""
+    """Arithmetic of a run: formats and accumulators of the products, format of the weight update.
+
+    Attributes
+    ----------
+    state_format
+        Of momenta and of the moments of Adam, `update_format` if ``None``.
+    """
 
     policy: LayerPolicy
     update_format: FloatFormat
     update_rounding: Rounding
+    state_format: FloatFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +139,11 @@ def watched(
     if numerics is not None:
         emulate(network, numerics.policy, seed=seed, inplace=True)
         optimizer = LowPrecision(
-            plain, format=numerics.update_format, rounding=numerics.update_rounding, seed=seed
+            plain,
+            format=numerics.update_format,
+            rounding=numerics.update_rounding,
+            seed=seed,
+            state_format=numerics.state_format,
         )
     scaler = LossScaler(recipe.loss_scale)
     spent, begin = 0.0, time.process_time()

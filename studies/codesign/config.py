@@ -69,6 +69,9 @@ class Training(Table):
         Of stochastic gradient descent; in place of `optimizer`.
     optimizer
         Table as in a precision study.
+    update_format, state_format
+        Of weights and their gradients, and of the optimizer's state, which is the same if not given: the
+        squares that Adam keeps need more range.
     evaluation_samples
         Training samples whose loss is measured, the same in every run; all if not given.
     """
@@ -81,6 +84,7 @@ class Training(Table):
     optimizer: Optimizer | None = None
     loss_scale: PositiveFloat = 256.0
     update_format: FloatText = "e6m9"
+    state_format: FloatText | None = None
     replicates: Annotated[int, Field(ge=1, le=64)] = 2
     evaluation_samples: PositiveInt | None = None
 
@@ -138,12 +142,19 @@ class SpaceTable(Table):
 
 
 class Fixed(Table):
-    """What all candidate designs share."""
+    """What all candidate designs share.
+
+    Attributes
+    ----------
+    schedule_seconds
+        After which a schedule that is not proved optimal by then is taken as it is, 60 if not given.
+    """
 
     accumulator_bytes: PositiveInt
     offchip: str = "LPDDR4"
     clock_mhz: PositiveFloat
     node_nm: PositiveInt = 45
+    schedule_seconds: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _known_memory(self) -> Self:

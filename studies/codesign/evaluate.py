@@ -99,7 +99,7 @@ def numerics_of(config: CampaignConfig, parameters: Parameters) -> Numerics:
 
     update = FloatFormat.parse(config.training.update_format)
     operand, accumulator = FloatFormat.parse(parameters["format"]), accumulator_of(parameters)
-    backward = parameters.get("backward_format")
+    backward, state = parameters.get("backward_format"), config.training.state_format
     return Numerics(
         policy=LayerPolicy(
             weight=operand,
@@ -112,6 +112,7 @@ def numerics_of(config: CampaignConfig, parameters: Parameters) -> Numerics:
         ),
         update_format=update,
         update_rounding=Rounding.parse(parameters["update_rounding"]),
+        state_format=None if state is None else FloatFormat.parse(state),
     )
 
 

@@ -51,17 +51,20 @@ class Storage:
     error
         Errors of the backward pass.
     update
-        Weights, their gradients and the optimizer's state.
+        Weights and their gradients.
+    state
+        What the optimizer keeps.
     """
 
     operand: FloatFormat
     error: FloatFormat
     update: FloatFormat
+    state: FloatFormat
 
     @classmethod
     def uniform(cls, fmt: FloatFormat) -> Storage:
         """One format for everything."""
-        return cls(fmt, fmt, fmt)
+        return cls(fmt, fmt, fmt, fmt)
 
     @property
     def bits(self) -> int:
@@ -90,7 +93,7 @@ def covering(a: FloatFormat, b: FloatFormat) -> FloatFormat:
     frac = max(a.frac_bits, b.frac_bits)
     for exp in range(max(a.exp_bits, b.exp_bits), 9):
         for specials in ("ieee", "fn"):
-            fmt = FloatFormat(exp_bits=exp, frac_bits=frac, specials=specials)  # type: ignore[arg-type]
+            fmt = FloatFormat(exp_bits=exp, frac_bits=frac, specials=specials)
             if _holds(fmt, a) and _holds(fmt, b):
                 return fmt
     raise ValueError(f"no format of at most 8 exponent bits holds all values of {a} and {b}")
@@ -145,14 +148,20 @@ class Pricing:
         """
         task = build_task(config.training.table) if task is None else task
         step = step_workload(task, config.training.batch, optimizer=config.training.rule.kind)
-        return cls(config, step, Schedules(Kept(cache_folder(), "schedules")))
+        kept, limit = Kept(cache_folder(), "schedules"), config.design.schedule_seconds
+        schedules = Schedules(kept) if limit is None else Schedules(kept, time_limit_s=limit)
+        return cls(config, step, schedules)
 
     def storage(self, parameters: Parameters) -> Storage:
         """Formats in which a candidate's tensors are stored."""
         operand = FloatFormat.parse(parameters["format"])
         backward = parameters.get("backward_format")
+        state = self.config.training.state_format
         return Storage(
-            operand, operand if backward is None else FloatFormat.parse(backward), self.update_format
+            operand=operand,
+            error=operand if backward is None else FloatFormat.parse(backward),
+            update=self.update_format,
+            state=self.update_format if state is None else FloatFormat.parse(state),
         )
 
     def workload(self, storage: Storage) -> Workload:
@@ -160,7 +169,8 @@ class Pricing:
         if storage not in self._workloads:
             stored = dict.fromkeys((Role.INPUT, Role.ACTIVATION), storage.operand)
             stored[Role.ERROR] = storage.error
-            stored |= dict.fromkeys((Role.WEIGHT, Role.WEIGHT_GRADIENT, Role.OPTIMIZER_STATE), storage.update)
+            stored |= dict.fromkeys((Role.WEIGHT, Role.WEIGHT_GRADIENT), storage.update)
+            stored[Role.OPTIMIZER_STATE] = storage.state
             self._workloads[storage] = self.step.with_formats(stored)
         return self._workloads[storage]
 
@@ -220,7 +230,8 @@ class Pricing:
             A scratchpad that is too small for one operator in every format.
         """
         space = self.config.space
-        pairs = product(space.format, space.backward_format or [None])
+        backward: list[str | None] = [None] if space.backward_format is None else [*space.backward_format]
+        pairs = product(space.format, backward)
         stored = [self.storage({"format": fmt, "backward_format": error}) for fmt, error in pairs]
         smallest = min(stored, key=lambda storage: storage.bits)
         least = self.working_set(smallest)
@@ -262,7 +273,7 @@ class Pricing:
 
     @property
     def update_format(self) -> FloatFormat:
-        """Format of weights, their gradients and the optimizer's state."""
+        """Format of weights and their gradients."""
         return FloatFormat.parse(self.config.training.update_format)
 
     def design_of(self, storage: Storage, accumulator: Accumulator, hardware: Parameters) -> Design:

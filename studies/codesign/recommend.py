@@ -191,7 +191,9 @@ def knee(result: Result) -> dict[str, Any] | None:
             front = front[front[objective.name] <= objective.threshold]
     if len(front) < 3:
         return None
-    costs = np.column_stack([objective.cost(front[objective.name]) for objective in objectives])
+    costs = np.column_stack(
+        [objective.cost(front[objective.name].to_numpy(dtype=float)) for objective in objectives]
+    )
     span = np.ptp(costs, axis=0)
     scaled = (costs - costs.min(axis=0)) / np.where(span > 0, span, 1.0)
     return _cells(front.iloc[int(scaled.sum(axis=1).argmin())])
@@ -255,7 +257,7 @@ def _avoidable(cost: Cost, plan: Schedule) -> float:
 
 
 def _cheapest(rows: pd.DataFrame) -> dict[str, Any] | None:
-    return None if rows.empty else _cells(rows.loc[rows["energy_pj"].idxmin()])
+    return None if rows.empty else _cells(rows.iloc[int(rows["energy_pj"].argmin())])
 
 
 def _cells(row: pd.Series[Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from accel import Workload
 from accel.schedule import Run, Schedule, ScheduleError, Transfer, schedule
+from accel.schedule.plan import TransferKind
 from studies.cache import Kept
 
 _VERSION = 1  # of what is kept; a scheduler that finds other plans takes the next one
@@ -22,10 +23,12 @@ class Schedules:
     ----------
     kept
         Store on disk.
+    time_limit_s
+        For one schedule; what is found by then is kept, and the better for a longer limit.
     """
 
-    def __init__(self, kept: Kept) -> None:
-        self.kept = kept
+    def __init__(self, kept: Kept, *, time_limit_s: float = 60.0) -> None:
+        self.kept, self._time_limit_s = kept, time_limit_s
         self._texts: dict[int, tuple[Workload, str]] = {}
 
     def best(self, workload: Workload, scratchpad_bytes: int) -> Schedule:
@@ -42,7 +45,7 @@ class Schedules:
         stored = self.kept.read(key)
         if stored is not None and (plan := _read(stored, workload, scratchpad_bytes)) is not None:
             return plan
-        plan = schedule(workload, scratchpad_bytes, weights="tracked")
+        plan = schedule(workload, scratchpad_bytes, weights="tracked", time_limit_s=self._time_limit_s)
         self.kept.write(key, _values(plan))
         return plan
 
@@ -56,6 +59,7 @@ class Schedules:
             "ortools": version("ortools"),
             "workload": known[1],
             "scratchpad_bytes": scratchpad_bytes,
+            "time_limit_s": self._time_limit_s,
         }
 
 
@@ -107,7 +111,7 @@ def layer_by_layer(workload: Workload, scratchpad_bytes: int) -> Schedule:
             address += size
         for name in dict.fromkeys(operator.inputs):
             first = name in graph_inputs and name not in loaded
-            kind = "load" if first else "refetch"
+            kind: TransferKind = "load" if first else "refetch"
             transfers.append(Transfer(step=step, tensor=name, bytes=tensors[name].bytes, kind=kind))
             loaded.add(name)
         for name in operator.outputs:

@@ -40,7 +40,7 @@ def test_the_priced_graph_has_the_parameters_and_products_of_the_trained_network
 
 
 def test_tensors_are_stored_as_operands_and_weights_as_the_update_has_them(pricing):
-    workload = pricing.workload(Storage(E5M2, E5M2, E6M9))
+    workload = pricing.workload(Storage(E5M2, E5M2, E6M9, E6M9))
     stored = {tensor.role: tensor.format for tensor in workload.tensors.values()}
     assert stored[Role.ACTIVATION] == stored[Role.ERROR] == stored[Role.INPUT] == E5M2
     assert stored[Role.WEIGHT] == stored[Role.WEIGHT_GRADIENT] == stored[Role.OPTIMIZER_STATE] == E6M9
@@ -59,7 +59,7 @@ def test_numerics_and_hardware_move_the_cost_where_they_should(pricing):
 
 
 def test_off_chip_bytes_are_those_of_a_proven_optimal_schedule(pricing):
-    plan = pricing.schedule(Storage(E5M2, E5M2, E6M9), 131072)
+    plan = pricing.schedule(Storage(E5M2, E5M2, E6M9, E6M9), 131072)
     assert plan.status == "OPTIMAL"
     assert pricing.cost(PARAMETERS).offchip_bytes == plan.offchip_bytes
 

@@ -16,7 +16,7 @@ SIZE = 81920
 
 @pytest.fixture(scope="module")
 def workload(found):
-    return found.pricing.workload(Storage(E5M2, E5M2, E6M9))
+    return found.pricing.workload(Storage(E5M2, E5M2, E6M9, E6M9))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_other_content_has_another_key(tmp_path, found, workload, never):
     kept = Schedules(Kept(tmp_path, "schedules"))
     kept.best(workload, SIZE)
     never()
-    other = found.pricing.workload(Storage(FloatFormat.parse("e3m2"), E5M2, E6M9))
+    other = found.pricing.workload(Storage(FloatFormat.parse("e3m2"), E5M2, E6M9, E6M9))
     for graph, size in ((workload, SIZE + 4096), (other, SIZE)):
         with pytest.raises(AssertionError, match="scheduled anew"):
             kept.best(graph, size)
