@@ -23,12 +23,13 @@ def with_line(text, key, line):
     return changed
 
 
-def test_the_shipped_configuration_is_valid():
+@pytest.mark.parametrize("name", ["digits", "transformer-codesign", "resnet-codesign"])
+def test_the_shipped_configurations_are_valid(name):
     from pathlib import Path
 
     import studies
 
-    shipped = Path(studies.__file__).parent / "configs" / "digits.toml"
+    shipped = Path(studies.__file__).parent / "configs" / f"{name}.toml"
     config = load(shipped, CampaignConfig)
     assert config.evaluations >= 24
     assert len(config.space.format) >= 3
@@ -62,7 +63,7 @@ BAD = [
         'task = { name = "digits-mlp", hiden = [8] }',
         "training.task.hiden: unknown option of digits-mlp",
     ),
-    ("learning_rate", "learning_rat = 0.1", "training: wants learning_rate, or a table optimizer"),
+    ("learning_rate", "# none", "training: wants learning_rate, or a table optimizer"),
     ("learning_rate", "learning_rate = nan", "training.learning_rate: must be a finite number, got nan"),
     ("learning_rate", "learning_rate = -1.0", "training.learning_rate: must be above 0, got -1.0"),
     ("offchip", 'offchip = "DDR9"', "'DDR9'"),

@@ -82,7 +82,7 @@ def test_what_cannot_be_learnt_from_is_one_line(tmp_path, numerics, config):
         stored(tmp_path / "up", numerics, [Objective("training_loss", minimize=False)], loss, 2): (
             "maximises training_loss, which is minimised here"
         ),
-        tmp_path / "nowhere": "no such folder",
+        tmp_path / "nowhere": "holds no campaign",
     }
     for folder, expected in cases.items():
         with pytest.raises(ConfigError) as caught:
