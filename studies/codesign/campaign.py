@@ -161,7 +161,7 @@ def run(
     """
     watcher.stage("reading the network")
     task, data = _read_task(config)
-    pricing = Pricing.of(config, task)
+    pricing = Pricing.of(config, task, data)
     watcher.stage("scheduling the training step on every scratchpad")
     pricing.prepare()
     try:

@@ -14,7 +14,7 @@ from studies.cache import Kept, cache_folder
 from studies.codesign.config import CampaignConfig, SpaceTable
 from studies.codesign.schedules import Schedules
 from studies.config import ConfigError
-from studies.tasks import Task, build_task
+from studies.tasks import Data, Task, build_task
 
 if TYPE_CHECKING:
     import torch
@@ -138,16 +138,17 @@ class Pricing:
     _costs: dict[tuple[Any, ...], Cost] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, config: CampaignConfig, task: Task | None = None) -> Pricing:
+    def of(cls, config: CampaignConfig, task: Task | None = None, data: Data | None = None) -> Pricing:
         """Pricing of the configured network; imports PyTorch to read its graph.
 
         Parameters
         ----------
-        task
-            That of the configuration, where it is built already.
+        task, data
+            Those of the configuration, where they are read already.
         """
         task = build_task(config.training.table) if task is None else task
-        step = step_workload(task, config.training.batch, optimizer=config.training.rule.kind)
+        inputs = (task.load() if data is None else data).train_inputs.dtype
+        step = step_workload(task, config.training.batch, inputs, optimizer=config.training.rule.kind)
         kept, limit = Kept(cache_folder(), "schedules"), config.design.schedule_seconds
         schedules = Schedules(kept) if limit is None else Schedules(kept, time_limit_s=limit)
         return cls(config, step, schedules)
@@ -305,21 +306,21 @@ class Pricing:
             yield dict(zip(HARDWARE, values, strict=True))
 
 
-def step_workload(task: Task, batch: int, *, optimizer: str = "sgd") -> Workload:
+def step_workload(
+    task: Task, batch: int, inputs: torch.dtype | None = None, *, optimizer: str = "sgd"
+) -> Workload:
     """Training step of a task's network for `batch` samples.
 
     Parameters
     ----------
+    inputs
+        Type of the network's inputs, float32 if not given; indices have another one.
     optimizer
         ``"sgd"`` with momentum, ``"adam"`` or ``"adamw"``.
     """
     import torch
 
     network = task.network().eval().to("meta")
-    inputs = torch.empty(batch, *task.input_shape, dtype=_input_type(task), device="meta")
-    forward = Workload.from_torch(network, inputs, fold_parameters=False)
+    samples = torch.empty(batch, *task.input_shape, dtype=inputs, device="meta")
+    forward = Workload.from_torch(network, samples, fold_parameters=False)
     return training_step(forward, optimizer="sgd" if optimizer == "sgd" else "adam")
-
-
-def _input_type(task: Task) -> torch.dtype:
-    return task.load().train_inputs.dtype
