@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MARGIN = 0.01  #: of full precision's metric, within which a design counts as as good
 
+_LITTLE = 0.005  # of the off-chip bytes, that may come back without being named a limit
+
 _PARTS = {
     "array": "compute (the array)",
     "vector": "compute (the vector unit)",
@@ -94,8 +96,8 @@ class Limits:
         component, energy = next(iter(self.energy.items()))
         traffic = (
             f"traffic: scratchpad, {100 * self.avoidable:.0f} % of the off-chip bytes go out and come back"
-            if self.avoidable
-            else "traffic: compulsory, no larger scratchpad saves any"
+            if self.avoidable >= _LITTLE
+            else "traffic: compulsory, no larger scratchpad saves any to speak of"
         )
         need = "more than the 23 of the table" if self.worst.bits is None else f"{self.worst.bits}"
         of = (
@@ -141,10 +143,12 @@ class Recommendation:
 
 def recommended(result: Result) -> list[Recommendation]:
     """Cheapest as good as full precision, knee of the front, and most accurate; those that there are."""
+    quality = result.quality
+    best = "most accurate" if quality.is_accuracy else f"best {quality.metric.name}"
     picks = [
         (f"cheapest within {100 * MARGIN:.0f} % of full precision", cheapest_within(result, MARGIN)),
         ("knee of the front", knee(result)),
-        ("best quality", most_accurate(result)),
+        (best, most_accurate(result)),
     ]
     found = []
     for title, row in picks:

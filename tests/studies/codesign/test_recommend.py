@@ -44,7 +44,7 @@ def test_a_front_of_two_has_no_knee(found):
 def test_three_designs_come_with_parameters_saving_and_limits(found):
     designs = recommended(found)
     assert [design.title for design in designs] == [
-        "cheapest within 1 % of full precision", "knee of the front", "best quality"]  # fmt: skip
+        "cheapest within 1 % of full precision", "knee of the front", "most accurate"]  # fmt: skip
     for design in designs:
         assert found.pricing.cost(design.parameters).total_energy_pj == design.row["energy_pj"]
         assert design.saving == found.reference["energy_pj"] / design.row["energy_pj"]
