@@ -5,12 +5,13 @@
 Parts: ``search`` (a method proposes rows; 10 random rows are given, 50 evaluations in all), ``free`` (it
 proposes any combination; one that the table lacks fails and counts), ``constraint`` (most rows fail; 20
 random rows are given, 100 evaluations in all), ``resume`` (the process is killed at evaluation 25 and started
-again), ``overhead`` (processor seconds per proposal at 50 and 200 evaluations), ``synthetic``. Without a
-part, all of them.
+again), ``overhead`` (processor seconds per proposal at 50 and 200 evaluations), ``transfer`` (with an earlier
+campaign's results, right and wrong ones; see dse_transfer.py), ``synthetic``. Without a part, all of them.
 
 Every method starts from the same rows, so differences are paired by seed. Regret is the share of the true
 front's hypervolume that is missing, ADRS the average distance from the true front: 0 is best for both.
-``optuna-gp`` is Optuna's GPSampler, which is no method of ours.
+``optuna-gp`` is Optuna's GPSampler, which is no method of ours. A method with ``+estimates`` appended reads a
+table's early estimates as features, where it has them: ``--methods auto+estimates,auto``.
 """
 
 from __future__ import annotations
@@ -33,22 +34,25 @@ from typing import Any
 
 import dse_peers
 import dse_synthetic
+import dse_transfer
 import numpy as np
 import pandas as pd
 from dse_tables import CONSTRAINED, DATA, SEARCHED, Problem, load
 
 import dse
 
-PARTS = ("search", "free", "constraint", "resume", "overhead", "synthetic")
+PARTS = ("search", "free", "constraint", "resume", "overhead", "transfer", "synthetic")
 METHODS = ("auto", "optuna-gp", "tpe", "nsga2", "sobol", "random")
 BUDGETS = {"search": (10, 50), "free": (10, 50), "constraint": (20, 100)}  #: (given, in all)
 LOOKS = {"search": (20, 30, 50), "free": (20, 30, 50), "constraint": (50, 100)}
 KILLED_AT = 25
+WITH_ESTIMATES = "+estimates"
 
 
 def campaign_of(problem: Problem, part: str, method: str, seed: int, **options: Any) -> Any:
     """Campaign with the given rows attached."""
-    space = problem.space
+    space = problem.estimated if method.endswith(WITH_ESTIMATES) and problem.estimates else problem.space
+    method = method.removesuffix(WITH_ESTIMATES)
     wanted = [dse.Objective(name) for name in problem.objectives]
     if part == "free":
         space = dse.Space(space.parameters)
@@ -304,6 +308,10 @@ def main() -> None:
                 print(
                     f"overhead: {table} {method} at {count}: {group['cpu_s'].median():.2f} CPU s per proposal"
                 )
+    if "transfer" in parts:
+        wanted = options.tables.split(",") if options.tables else None
+        pairs = [pair for pair in dse_transfer.PAIRS if wanted is None or pair[1] in wanted]
+        found += dse_transfer.report(options.data, seeds, pairs)
     if "synthetic" in parts:
         found += dse_synthetic.report(ours, min(options.seeds, 5))
     if options.csv is not None:

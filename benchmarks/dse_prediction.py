@@ -6,6 +6,7 @@ Two protocols on tables of real designs; every median is over seeds, and all met
   10 are chosen. Reported is the number of samples with which the median error of log10(time) first falls to
   that of random sampling and a plain Gaussian process with 150, ingredient by ingredient.
 - ``transfer``: 60 random rows of a source and n of the target are given. Reported is R2 on held-out rows.
+  Pairs are releases of a tool in both directions, other kernels, and sources whose results are shuffled.
 
 Run ``python benchmarks/dse_prediction.py DATA``, where DATA holds ``spector`` and ``hlsyn``.
 """
@@ -59,17 +60,21 @@ class Table:
             designs[self.space.row(design)] = design
         encoded = self.space.encode(designs)
         self.rows = encoded.rows
-        from dse._bayes.surrogates import Columns
+        from dse._bayes.columns import Columns
 
         self.columns = Columns(encoded.numeric, encoded.categorical, encoded.features)
         self.y = self.frame["time"].to_numpy()
 
-    def source(self, target: Table, count: int, seed: int) -> list:
-        """Random rows of this table, in the columns of another."""
+    def source(self, target: Table, count: int, seed: int, *, shuffled: bool = False) -> list:
+        """Random rows of this table, in the columns of another; `shuffled`, with each other's results."""
         from dse._bayes.transfer import fit_sources
 
         some = np.random.default_rng([seed, 2]).permutation(len(self.frame))[:count]
-        found = tasks([Source(self.name, self.frame.iloc[some])], target.space, TIME)
+        frame = self.frame.iloc[some]
+        if shuffled:
+            times = frame["time"].to_numpy()
+            frame = frame.assign(time=times[np.random.default_rng([seed, 3]).permutation(count)])
+        found = tasks([Source(self.name, frame)], target.space, TIME)
         return list(fit_sources(found, target.columns, seed))
 
 
@@ -157,20 +162,28 @@ def samples(paths: Sequence[Path], seeds: Sequence[int], ingredients: Sequence[s
 
 
 def transfer(
-    pairs: Sequence[tuple[Path, Path]], seeds: Sequence[int], counts: Sequence[int], ways: Sequence[str]
+    pairs: Sequence[tuple[Path, Path, bool]],
+    seeds: Sequence[int],
+    counts: Sequence[int],
+    ways: Sequence[str],
 ) -> None:
-    """Print R2 by number of target rows, and the ratio of auto's error to that of no transfer."""
+    """Print R2 by number of target rows, and the ratio of auto's error to that of no transfer.
+
+    The third of a pair is whether the source's results are shuffled.
+    """
     from dse._bayes.surrogates import fit_gp
     from dse._bayes.transfer import fit_transfer
 
-    for source_path, target_path in pairs:
+    for source_path, target_path, shuffled in pairs:
         source, target = Table(source_path), Table(target_path)
         scores: dict[tuple[str, int], list[float]] = {(way, n): [] for way in ways for n in counts}
         weights = []
         for seed in seeds:
             order = np.random.default_rng(seed).permutation(len(target.y))
             test, pool = order[: len(order) // 3], order[len(order) // 3 :]
-            sources = source.source(target, SOURCE_ROWS["transfer"], seed)
+            sources = source.source(
+                target, min(SOURCE_ROWS["transfer"], len(source.y)), seed, shuffled=shuffled
+            )
             for n in counts:
                 rows, y = target.rows[pool[:n]], target.y[pool[:n]]
                 knobs = target.columns.without_features()
@@ -189,7 +202,8 @@ def transfer(
                 f" rmse/sd {np.sqrt(np.median(scores[way, n])):.3f};"
                 for n in counts
             )
-            print(f"{source.name} -> {target.name:20s} {way:6s} {cells}", flush=True)
+            name = source.name + " shuffled" * shuffled
+            print(f"{name} -> {target.name:20s} {way:6s} {cells}", flush=True)
         if {"auto", "none"} <= set(ways):
             ratios = [np.median(np.sqrt(np.divide(scores["auto", n], scores["none", n]))) for n in counts]
             print(
@@ -212,6 +226,8 @@ def main() -> None:
     )
     parser.add_argument("--ingredients", default=";".join(INGREDIENTS), help="separated by semicolons")
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--pairs", default="same,reverse,shuffled,unrelated", help="kinds of pairs")
+    parser.add_argument("--counts", default="5,10,20", help="numbers of target rows")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--most", type=int, default=MOST)
@@ -230,14 +246,23 @@ def main() -> None:
     if "transfer" in options.parts:
         both = sorted({p.stem for p in old.glob("*.csv")} & {p.stem for p in new.glob("*.csv")})
         names = options.kernels.split(",") if options.kernels else both
-        pairs = [(old / f"{name}.csv", new / f"{name}.csv") for name in names]
-        # Unrelated: the next kernel's designs as source, where knobs agree in name alone.
-        pairs += [
-            (old / f"{a}.csv", new / f"{b}.csv") for a, b in zip(names, names[1:] + names[:1], strict=True)
-        ]
+        wanted = options.pairs.split(",")
+        pairs: list[tuple[Path, Path, bool]] = []
         dense, sparse = spector / "bfs_dense.csv", spector / "bfs_sparse.csv"
-        pairs += [(dense, sparse)] if dense.exists() and sparse.exists() else []
-        transfer(pairs, seeds, (5, 10, 20), options.ways.split(","))
+        same = [(old / f"{name}.csv", new / f"{name}.csv") for name in names]
+        same += [(dense, sparse)] if dense.exists() and sparse.exists() else []
+        if "same" in wanted:
+            pairs += [(source, target, False) for source, target in same]
+        if "reverse" in wanted:
+            pairs += [(target, source, False) for source, target in same]
+        if "shuffled" in wanted:
+            pairs += [(source, target, True) for source, target in same]
+        if "unrelated" in wanted:
+            # The next kernel's designs as source, where knobs agree in name alone.
+            following = zip(names, names[1:] + names[:1], strict=True)
+            pairs += [(old / f"{a}.csv", new / f"{b}.csv", False) for a, b in following]
+        counts = [int(count) for count in options.counts.split(",")]
+        transfer(pairs, seeds, counts, options.ways.split(","))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Tables of measured designs as search problems, and how far a search of them came.
 
 A table is a CSV file below the data folder. What its columns are follows from their names: parameters
-begin with ``knob_``, ``PARA_``, ``PIPE_`` or ``TILE_``; objectives are the first pair of `OBJECTIVES` that it
-has. No method sees any of this.
+begin with ``knob_``, ``PARA_``, ``PIPE_`` or ``TILE_``, a compiler's early estimates, known before an
+evaluation, with ``est_``; objectives are the first pair of `OBJECTIVES` that it has. No method sees any of
+this.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dse.metrics import adrs, hypervolume_regret, non_dominated
 
 DATA = Path(__file__).parents[2] / "shared" / "data"  #: default data folder: beside the repository
 KNOBS = ("knob_", "PARA_", "PIPE_", "TILE_")
+ESTIMATES = "est_"
 #: Pairs to minimise; the first of each, a time, is scored in log10.
 OBJECTIVES = (("time", "logic"), ("time", "error"), ("cycles", "ALMs"), ("cycles", "total_LUT"))
 SPECTOR = ("mm", "sobel", "fir", "hist", "bfs_dense", "bfs_sparse")
@@ -58,6 +60,16 @@ class Problem:
     def space(self) -> dse.Space:
         """The rows as a space."""
         return dse.Space.from_table(self.frame, self.columns)
+
+    @property
+    def estimates(self) -> tuple[str, ...]:
+        """Columns of early estimates."""
+        return tuple(column for column in self.frame if str(column).startswith(ESTIMATES))
+
+    @cached_property
+    def estimated(self) -> dse.Space:
+        """The rows as a space whose early estimates are features."""
+        return dse.Space.from_table(self.frame, self.columns, features=self.estimates)
 
     @cached_property
     def scored(self) -> np.ndarray:

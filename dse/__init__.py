@@ -7,6 +7,7 @@ and keeps every evaluation.
 from dse.campaign import Campaign
 from dse.executors import BackOff, InfrastructureDown, Measurement, SetupError
 from dse.executors.base import Evaluation, Evaluator
+from dse.fidelity import Fidelity
 from dse.metrics import adrs, hypervolume, hypervolume_regret, non_dominated
 from dse.objective import Objective, OutcomeConstraint
 from dse.prediction import PredictionError
@@ -35,6 +36,7 @@ __all__ = [
     "Evaluator",
     "Event",
     "Failed",
+    "Fidelity",
     "InfrastructureDown",
     "InfrastructureError",
     "Integer",

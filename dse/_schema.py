@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dse.trial import Json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+_DEFAULTS_OF_1 = {"method": "qlognehvi", "initial": 10}
 
 _EVENTS = """
 CREATE TABLE events (
@@ -16,13 +18,16 @@ CREATE TABLE events (
 );
 """
 
-# The first nine columns are those of version 1, in its order.
-_GUARDS_AND_VIEW = """
+_GUARDS = """
 CREATE INDEX events_of_trial ON events (trial, id);
 CREATE TRIGGER events_are_kept BEFORE DELETE ON events
 BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
 CREATE TRIGGER events_are_final BEFORE UPDATE ON events
 BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+"""
+
+# The first nine columns are those of version 1, in its order; each later version adds some at the end.
+_VIEW = """
 CREATE VIEW evaluations AS
 SELECT
     last.trial AS trial,
@@ -40,7 +45,8 @@ SELECT
     json_extract(last.payload, '$.constraints') AS constraints,
     json_extract(first.payload, '$.row') AS "row",
     first.kind = 'attach' AS attached,
-    coalesce(json_extract(last.payload, '$.cached'), 0) AS cached
+    coalesce(json_extract(last.payload, '$.cached'), 0) AS cached,
+    json_extract(first.payload, '$.fidelity') AS fidelity
 FROM events AS last
 JOIN events AS first
     ON first.id = (SELECT MIN(id) FROM events WHERE trial = last.trial AND kind IN ('ask', 'attach'))
@@ -50,7 +56,7 @@ ORDER BY last.trial;
 
 CREATE = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-{_EVENTS}{_GUARDS_AND_VIEW}
+{_EVENTS}{_GUARDS}{_VIEW}
 """
 
 # Version 2: rows that were attached, outcome constraints, rows of tables, cached results.
@@ -63,10 +69,19 @@ ALTER TABLE events RENAME TO events_before;
 {_EVENTS}
 INSERT INTO events SELECT id, trial, kind, time, payload FROM events_before ORDER BY id;
 DROP TABLE events_before;
-{_GUARDS_AND_VIEW}
+{_GUARDS}{_VIEW}
 """  # noqa: S608  our own text only
 
-MIGRATIONS = {1: _FROM_1_TO_2}  #: script by the version it starts from; each leads to the next version
+# Version 3: fidelities. An older program would take cheap evaluations for exact ones, so it must refuse.
+_FROM_2_TO_3 = f"""
+DROP VIEW evaluations;
+{_VIEW}
+"""
+
+MIGRATIONS = {
+    1: _FROM_1_TO_2,
+    2: _FROM_2_TO_3,
+}  #: script by the version it starts from; each leads to the next version
 
 
 def restate(version: int, identity: dict[str, Json]) -> dict[str, Json]:
@@ -90,4 +105,16 @@ def restate(version: int, identity: dict[str, Json]) -> dict[str, Json]:
             for objective in restated["objectives"]
         ]
         restated.setdefault("outcome_constraints", [])
+    if version < 3 and "objectives" in restated:
+        restated["objectives"] = [{**objective, "features": False} for objective in restated["objectives"]]
+        restated.setdefault("fidelity", None)
+    return restated
+
+
+def restate_as(today: dict[str, Json], version: int, identity: dict[str, Json]) -> dict[str, Json]:
+    """`restate`, with what a campaign asks for by default today and version 1 had written out."""
+    restated = restate(version, identity)
+    for key, meant in (("method", "auto"), ("initial", None)):
+        if version < 2 and today[key] == meant and restated.get(key) == _DEFAULTS_OF_1[key]:
+            restated[key] = meant
     return restated

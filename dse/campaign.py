@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from dse import tables
-from dse._schema import restate
+from dse._schema import restate_as
 from dse._threads import one_thread
 from dse.executors.base import Closing, Evaluator, Executor
 from dse.executors.inprocess import InProcess
 from dse.executors.runner import BackOff
 from dse.executors.runner import run as run_all
-from dse.history import History
+from dse.fidelity import Fidelity, Level
 from dse.ledger import Ledger
 from dse.methods import make
-from dse.metrics import hypervolume, non_dominated, reference_point
 from dse.objective import Objective, OutcomeConstraint
 from dse.outcomes import Outcomes
+from dse.results import Results
 from dse.space import Design, Space
 from dse.store import Record, read_store, to_json
-from dse.trial import FINISHED, OPEN, Event, Json, State, Trial
+from dse.trial import Event, Json, State, Trial
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dse.methods.active import ActiveLearning
+    from dse.transfer import Source
 
-_DEFAULTS_OF_1 = {"method": "qlognehvi", "initial": 10}
 _SETTINGS = ("seed", "method", "initial", "config")
 MAX_RETRIES = 3  #: of a trial whose evaluation the infrastructure failed
 
 
-class Campaign(Closing):
+class Campaign(Results, Closing):
     """Search of a space for the Pareto front of some objectives, by ask and tell.
 
     Parameters
@@ -47,8 +45,12 @@ class Campaign(Closing):
     outcome_constraints
         Limits on measured quantities. A design that breaks one is infeasible: it is known, but on no
         front.
+    fidelity
+        How exactly a design may be evaluated, see `Fidelity`. Methods that know no improvements make full
+        evaluations only.
     budget
-        Evaluations that `run` makes where it is not told another number.
+        Evaluations that `run` makes where it is not told another number; with a fidelity, full evaluations
+        or what costs as much.
     seed
         Non-negative. Equal seeds and histories give equal proposals, resumed or not.
     method
@@ -95,20 +97,21 @@ class Campaign(Closing):
         *,
         seed: int,
         outcome_constraints: Sequence[OutcomeConstraint] = (),
+        fidelity: Fidelity | None = None,
         budget: int | None = None,
         method: str = "auto",
         initial: int | None = None,
         store: str | Path | None = None,
-        transfer: Sequence[pd.DataFrame | Campaign] = (),
+        transfer: Sequence[pd.DataFrame | Campaign | Source] = (),
         cost_aware: bool = False,
         config: Json = None,
         versions: Json = None,
     ) -> None:
-        self.space = space
-        self._outcomes = Outcomes(space, objectives, outcome_constraints)
+        self.space, self.fidelity = space, fidelity
+        self._outcomes = Outcomes(space, objectives, outcome_constraints, fidelity)
         self.budget = None if budget is None else checked_budget(budget)
-        to_json(config, "config")
-        to_json(versions, "versions")
+        for name, value in (("config", config), ("versions", versions)):
+            to_json(value, name)
         self._versions, self._seed, self._transfer = versions, seed, tuple(transfer)
         self._method = make(
             method,
@@ -119,6 +122,7 @@ class Campaign(Closing):
             initial=initial,
             transfer=self._transfer,
             cost_aware=cost_aware,
+            fidelity=fidelity,
         )
         identity = {
             "seed": seed,
@@ -127,26 +131,25 @@ class Campaign(Closing):
             "space": space.describe(),
             "objectives": [objective.describe() for objective in self.objectives],
             "outcome_constraints": [limit.describe() for limit in self.outcome_constraints],
+            "fidelity": None if fidelity is None else fidelity.describe(),
             "config": config,
         }
         if cost_aware:
             identity["cost_aware"] = True
-
-        def upgrade(version: int, stored: dict[str, Json]) -> dict[str, Json]:
-            found = restate(version, stored)
-            # What was asked for by default was written out in version 1.
-            for key, meant in (("method", "auto"), ("initial", None)):
-                if version < 2 and identity[key] == meant and found.get(key) == _DEFAULTS_OF_1[key]:
-                    found[key] = meant
-            return found
-
-        self._ledger = Ledger(space, store, identity=identity, versions=versions, upgrade=upgrade)
+        self._ledger = Ledger(
+            space,
+            store,
+            identity=identity,
+            versions=versions,
+            upgrade=partial(restate_as, identity),
+            fidelity=fidelity,
+        )
 
     @classmethod
     def resume(
         cls, path: str | Path, space: Space, objectives: Sequence[Objective], **options: Any
     ) -> Campaign:
-        """Open a stored campaign: its seed, method, initial trials and configuration are read from the file.
+        """Open a stored campaign: its seed, method, fidelity and other settings are read from the file.
 
         Space and objectives are given again, for functions cannot be stored; they must be the same.
 
@@ -162,42 +165,19 @@ class Campaign(Closing):
         """
         meta, _ = read_store(path)
         settings = {name: value for name, value in meta.items() if name in _SETTINGS}
+        if meta.get("fidelity") is not None:
+            settings["fidelity"] = Fidelity.of(meta["fidelity"])
         return cls(space, objectives, **(settings | options), store=path)
 
     def close(self) -> None:
         """Release the store; asking and telling then raise, reading still works."""
         self._ledger.close()
 
-    @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """What is wanted."""
-        return self._outcomes.objectives
-
-    @property
-    def outcome_constraints(self) -> tuple[OutcomeConstraint, ...]:
-        """Limits on measured quantities."""
-        return self._outcomes.constraints
-
-    @property
-    def trials(self) -> tuple[Trial, ...]:
-        """All trials, by id."""
-        return tuple(self._ledger.trials)
-
-    @property
-    def notes(self) -> tuple[tuple[int, str], ...]:
-        """What the method had to say on a proposal, as (trial, text): a fallback, a fit's warning."""
-        return tuple(self._ledger.notes)
-
-    @property
-    def finished(self) -> int:
-        """Number of trials that count towards a budget: measured or failed here, not attached."""
-        return sum(trial.state in FINISHED and not trial.attached for trial in self._ledger.trials)
-
     def ask(self, n: int = 1) -> list[Trial]:
         """Return up to `n` trials to evaluate: interrupted and lost ones first, then new designs.
 
         Fewer come back where fewer designs are left, and none when the space is exhausted. No
-        design is proposed twice.
+        design is proposed twice, but for a higher fidelity than it had before.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise ValueError(f"n must be at least 1, got {n!r}")
@@ -205,22 +185,32 @@ class Campaign(Closing):
         while len(asked) < n and self._ledger.again:
             trial = self._ledger.again[0]
             # Written again, so that the file too has it pending.
-            self._ledger.record(Record(trial.id, "ask", {"parameters": trial.parameters}))
+            again = {} if trial.fidelity is None else {"fidelity": trial.fidelity}
+            self._ledger.record(Record(trial.id, "ask", {"parameters": trial.parameters, **again}))
             asked.append(self._ledger.again.popleft())
         if len(asked) == n:
             return asked
         first = len(self._ledger.trials)
         with one_thread():
             proposal = self._method.propose(first, self.history(), n - len(asked))
-        records = [Record(first + k, "ask", self._asked(design)) for k, design in enumerate(proposal.designs)]
+        full = None if self.fidelity is None else self.fidelity.full
+        levels = proposal.levels or (full,) * len(proposal.designs)
+        pairs = enumerate(zip(proposal.designs, levels, strict=True), first)
+        records = [Record(number, "ask", self._asked(*pair)) for number, pair in pairs]
         if records:
-            notes = [Record(first, "note", {"text": note}) for note in proposal.notes]
+            said = {text for _, text in self._ledger.notes}
+            texts = [*(text for text in proposal.once if text not in said), *proposal.notes]
+            notes = [Record(first, "note", {"text": text}) for text in texts]
             self._ledger.record(*records, *notes)
         return [*asked, *self._ledger.trials[first:]]
 
-    def _asked(self, design: Design) -> dict[str, Json]:
-        row: dict[str, Json] = {"row": self.space.row(design)} if self.space.is_table else {}
-        return {"parameters": self.space.parameters_of(design), **row}
+    def _asked(self, design: Design, level: Level | None) -> dict[str, Json]:
+        payload: dict[str, Json] = {"parameters": self.space.parameters_of(design)}
+        if self.space.is_table:
+            payload["row"] = self.space.row(design)
+        if level is not None:
+            payload["fidelity"] = level
+        return payload
 
     def attach(self, frame: pd.DataFrame) -> list[Trial]:
         """Add trials that were measured elsewhere; all of them, or none where one is not acceptable.
@@ -232,7 +222,8 @@ class Campaign(Closing):
         frame
             Parameters and learnt objectives by name, as `frame` of a campaign returns them. With a
             column ``state`` (``trial_state`` where that is a name of the problem), rows that are neither
-            done, infeasible nor failed are passed over. Other columns become metrics.
+            done, infeasible nor failed are passed over. A column of the fidelity's name holds the levels;
+            what has none is full. Other columns become metrics.
 
         Raises
         ------
@@ -240,13 +231,14 @@ class Campaign(Closing):
             A column is missing, a row is not legal, or its design is there already.
         """
         first = len(self._ledger.trials)
-        seen = {design: k for k, design in enumerate(self._ledger.designs)}
+        seen = {(self._ledger.designs[trial.id], trial.fidelity): trial.id for trial in self.trials}
         records: list[Record] = []
         for design, event in tables.rows_to_attach(self.space, self._outcomes, frame):
-            if design in seen:
+            key = (design, event.get("fidelity"))
+            if key in seen:
                 named = self.space.parameters_of(design)
-                raise ValueError(f"designs must be attached once, got {named} again (trial {seen[design]})")
-            seen[design] = first + len(records)
+                raise ValueError(f"designs must be attached once, got {named} again (trial {seen[key]})")
+            seen[key] = first + len(records)
             records.append(Record(first + len(records), "attach", {**event, "versions": self._versions}))
         if records:
             self._ledger.record(*records)
@@ -329,10 +321,8 @@ class Campaign(Closing):
             raise ValueError(f"kind must be design or infrastructure, got {kind!r}")
         open_trial = self._ledger.open(trial)
         attempts = open_trial.attempts + (kind == "infrastructure")
-        if kind == "design":
-            state = State.FAILED
-        else:
-            state = State.LOST if attempts <= MAX_RETRIES else State.ABANDONED
+        retried = State.LOST if attempts <= MAX_RETRIES else State.ABANDONED
+        state = State.FAILED if kind == "design" else retried
         payload = {
             "state": state,
             "kind": kind,
@@ -357,15 +347,16 @@ class Campaign(Closing):
     ) -> None:
         """Evaluate designs until `budget` trials are finished, those before a resume included.
 
-        The run also ends when no design is left. It goes on where an interrupted one stopped.
+        The run also ends when no design is left. It goes on where an interrupted one stopped. With a
+        fidelity, each trial takes its price, and a run ends where no full one can be paid.
 
         Parameters
         ----------
         evaluator
-            Function of the parameters that returns the learnt objectives and limited quantities by
-            name, or a pair of them and metrics. What it raises is recorded as a failure of the
-            design, an `InfrastructureError` as one of the infrastructure. An interrupt is passed
-            on, and the trial is evaluated again on resuming.
+            Function of the parameters, and of the fidelity under its name, that returns the learnt
+            objectives and limited quantities by name, or a pair of them and metrics. What it raises is
+            recorded as a failure of the design, an `InfrastructureError` as one of the infrastructure. An
+            interrupt is passed on, and the trial is evaluated again on resuming.
         executor
             Where it runs, see `dse.executors`; by default in this process, one after the other.
         budget
@@ -394,110 +385,6 @@ class Campaign(Closing):
                 on_event=on_event,
                 backoff=backoff or BackOff(),
             )
-
-    def frame(self) -> pd.DataFrame:
-        """One row per trial: id, state, parameters, objectives, limits, scalar metrics, seconds, error.
-
-        Where a parameter or an outcome is called as one of the campaign's own columns, that one's name
-        begins with ``trial_``.
-        """
-        return tables.frame(self.space, self._outcomes, self._ledger.trials)
-
-    def pareto(self) -> pd.DataFrame:
-        """Rows of `frame` that are done and not dominated, by ascending first objective."""
-        done = self._of(State.DONE)
-        best = non_dominated(self._outcomes.costs(done))
-        front = [trial.id for trial, is_best in zip(done, best, strict=True) if is_best]
-        rows = self.frame().loc[front]
-        return rows.sort_values(self.objectives[0].name, kind="stable", ignore_index=True)
-
-    def hypervolume(self, reference: Mapping[str, float] | None = None) -> float:
-        """Hypervolume of the done trials, on the scale of each objective's transform; 0 without any.
-
-        Parameters
-        ----------
-        reference
-            Worst value of interest of every objective. Without it, the threshold, or the worst value
-            so far plus 10 % of the range: this moves, so give a fixed one to compare.
-        """
-        names = self._outcomes.names
-        if reference is not None and sorted(reference) != sorted(names):
-            raise ValueError(f"reference must have {', '.join(names)}, got {', '.join(reference)}")
-        costs = self._outcomes.costs(self._of(State.DONE))
-        if reference is not None:
-            corner = np.array([o.cost(np.array([o.check(reference[o.name])]))[0] for o in self.objectives])
-        elif len(costs):
-            corner = reference_point(costs, self._outcomes.thresholds)
-        else:
-            return 0.0
-        return hypervolume(costs, corner)
-
-    def predict(self, frame: pd.DataFrame) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-        """Predict the learnt objectives of designs, from all that is known by now.
-
-        The models are those of active learning, whatever the method of the campaign is.
-
-        Parameters
-        ----------
-        frame
-            One design per row, parameters as columns; others are passed over. Of a table, its rows.
-
-        Returns
-        -------
-        Central estimate and standard deviation of a measurement, in the units that are told: (n,) each
-        for one learnt objective, (n, m) for more, in their order. Where an objective is modelled in the
-        logarithm, the estimate is the median.
-
-        Raises
-        ------
-        ValueError
-            A design that the space does not have.
-        PredictionError
-            Too few results, or results that do not vary.
-        """
-        from dse.methods.active import predict
-
-        designs = tables.designs_of(self.space, frame)
-        with one_thread():
-            mean, deviation = predict(self._learner, self.history(), designs)
-        return (mean[:, 0], deviation[:, 0]) if mean.shape[1] == 1 else (mean, deviation)
-
-    @cached_property
-    def _learner(self) -> ActiveLearning:
-        from dse.methods.active import ActiveLearning
-
-        if isinstance(self._method, ActiveLearning):
-            return self._method
-        return ActiveLearning(self.space, self.objectives, seed=self._seed, transfer=self._transfer)
-
-    @property
-    def prediction_report(self) -> tuple[str, ...]:
-        """How the models of `predict` came about, line by line: their weights, and what was transferred."""
-        with one_thread():
-            models, notes = self._learner.models(self.history())
-        return (*(line for model in models for line in model.report), *notes)
-
-    def history(self) -> History:
-        """What a method may look at: the trials as plain arrays."""
-        measured = self._of(State.DONE, State.INFEASIBLE)
-        designs = self._ledger.designs
-
-        def of(trials: Sequence[Trial]) -> list[Design]:
-            return [designs[trial.id] for trial in trials]
-
-        seconds = [np.nan if trial.seconds is None else trial.seconds for trial in measured]
-        return History(
-            done=of(measured),
-            costs=self._outcomes.costs(measured),
-            constraints=self._outcomes.excess(measured),
-            failed=of(self._of(State.FAILED)),
-            pending=of(self._of(*OPEN)),
-            asked=designs,
-            seconds=np.array(seconds, dtype=np.float64),
-        )
-
-    def _of(self, *states: State) -> list[Trial]:
-        return [trial for trial in self._ledger.trials if trial.state in states]
 
 
 def checked_budget(budget: Any) -> int:

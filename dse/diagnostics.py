@@ -12,14 +12,16 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from dse.space import Design, Encoded, Space
+from dse._threads import one_thread
+from dse.space import Design, Encoded, Space, Value
+from dse.space.parameter import Parameter
 
 FEWEST = 5  #: results from which a model is worth looking at
 _SAMPLES = 512  # designs over which effects are averaged
@@ -92,25 +94,7 @@ class Model:
         changes when the parameter alone is drawn again [Jansen99]_, over the variance. Where parameters
         act together the shares add up to more than 1 [Saltelli10]_.
         """
-        rng = np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=(1,)))
-        free = Space(self._space.parameters)
-        base = list(islice(free.sequence(rng, sobol=False), _SAMPLES))
-        mean = self.predict(base)[0]
-        variance = float(mean.var())
-        effects = {}
-        for position, parameter in enumerate(free.parameters):
-            if parameter.size == 1:
-                continue
-            drawn = parameter.from_unit(rng.random((len(base), parameter.width)))
-            changed = [
-                design
-                if design[position] is None and parameter.active_if is not None
-                else free.complete((*design[:position], value, *design[position + 1 :]), rng)
-                for design, value in zip(base, drawn, strict=True)
-            ]
-            half = 0.5 * float(((self.predict(changed)[0] - mean) ** 2).mean())
-            effects[parameter.name] = half / variance if variance > 0 else 0.0
-        return effects
+        return _effects(self._space, lambda designs: self.predict(designs)[0], self._seed)
 
     def along(self, design: Design, name: str, points: int = 25) -> list[Design]:
         """Designs that differ from one in a parameter alone, over its whole range, at most so many.
@@ -118,36 +102,109 @@ class Model:
         What becomes active takes its default. Constraints are not asked.
         """
         position = self._space.names.index(name)
-        parameter = self._space.parameters[position]
-        units = np.repeat((np.arange(points) + 0.5)[:, None] / points, parameter.width, axis=1)
-        if parameter.size is not None and parameter.size <= points:
-            values: list[Any] = list(parameter.values())
-        else:
-            values = list(dict.fromkeys(parameter.from_unit(units)))
-        defaults = [parameter.default for parameter in self._space.parameters]
-        found = []
-        for value in values:
-            moved = [*design[:position], value, *design[position + 1 :]]
-            for place, child in enumerate(self._space.parameters):
-                if child.active_if is not None and moved[place] is None:
-                    moved[place] = defaults[place]
-            found.append(Space(self._space.parameters).complete(moved, np.random.default_rng(0)))
+        return [
+            varied(self._space, design, {position: value})
+            for value in values_of(self._space.parameters[position], points)
+        ]
+
+
+class Feasibility:
+    """Where designs can be evaluated at all, learnt from those that were and those that failed.
+
+    Parameters
+    ----------
+    feasible : (n,)
+        Which of the designs were evaluated.
+    seed
+        Equal seeds and trials give equal effects.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 5 designs, none that failed, or parameters that do not vary.
+    """
+
+    def __init__(
+        self, space: Space, designs: Sequence[Design], feasible: Bool[np.ndarray, " n"], *, seed: int = 0
+    ) -> None:
+        from dse._bayes.feasibility import FeasibilityModel
+        from dse._bayes.models import Columns
+
+        if len(designs) != len(feasible):
+            raise ValueError(f"feasible must have the shape ({len(designs)},), got {np.shape(feasible)}")
+        if len(designs) < FEWEST:
+            raise ValueError(f"a model needs at least {FEWEST} trials, got {len(designs)}")
+        if np.all(feasible):
+            raise ValueError("a model of what fails needs a design that failed, got none")
+        encoded = space.encode(designs)
+        if not (encoded.rows != encoded.rows[:1]).any():
+            raise ValueError("designs must differ in a parameter")
+        columns = Columns((*encoded.numeric, *encoded.features), tuple(encoded.categorical))
+        self._space, self._seed = space, seed
+        with one_thread():
+            self._fitted = FeasibilityModel(encoded.rows, np.asarray(feasible, dtype=bool), columns)
+
+    def probability(self, designs: Sequence[Design]) -> Float[np.ndarray, " n"]:
+        """Probability that each design can be evaluated, (n,)."""
+        with one_thread():
+            found: Float[np.ndarray, " n"] = np.exp(
+                self._fitted.log_probability(self._space.encode(designs).rows)
+            )
         return found
+
+    def effects(self) -> dict[str, float]:
+        """Total effect of each searched parameter on the probability, see `Model.effects`."""
+        return _effects(self._space, self.probability, self._seed)
+
+
+def values_of(parameter: Parameter, points: int) -> list[Value]:
+    """All values of a parameter, or at most so many over its whole range."""
+    if parameter.size is not None and parameter.size <= points:
+        return list(parameter.values())
+    units = np.repeat((np.arange(points) + 0.5)[:, None] / points, parameter.width, axis=1)
+    return list(dict.fromkeys(parameter.from_unit(units)))
+
+
+def varied(space: Space, design: Design, values: Mapping[int, Value]) -> Design:
+    """Design with other values at some positions; what becomes active takes its default."""
+    moved = [values.get(position, value) for position, value in enumerate(design)]
+    for position, child in enumerate(space.parameters):
+        if child.active_if is not None and moved[position] is None:
+            moved[position] = child.default
+    return Space(space.parameters).complete(moved, np.random.default_rng(0))
+
+
+def _effects(
+    space: Space, mean_of: Callable[[Sequence[Design]], Float[np.ndarray, " n"]], seed: int
+) -> dict[str, float]:
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    free = Space(space.parameters)
+    base = list(islice(free.sequence(rng, sobol=False), _SAMPLES))
+    mean = mean_of(base)
+    variance = float(mean.var())
+    effects = {}
+    for position, parameter in enumerate(free.parameters):
+        if parameter.size == 1:
+            continue
+        drawn = parameter.from_unit(rng.random((len(base), parameter.width)))
+        changed = [
+            design
+            if design[position] is None and parameter.active_if is not None
+            else free.complete((*design[:position], value, *design[position + 1 :]), rng)
+            for design, value in zip(base, drawn, strict=True)
+        ]
+        half = 0.5 * float(((mean_of(changed) - mean) ** 2).mean())
+        effects[parameter.name] = half / variance if variance > 0 else 0.0
+    return effects
 
 
 def fit_rows(
     encoded: Encoded, rows: Float[np.ndarray, "n c"], values: Float[np.ndarray, " n"], seed: int
 ) -> Any:
     """Fit a committee to rows whose columns are those of `encoded`, on one thread."""
-    import torch
-
+    from dse._bayes.columns import Columns
     from dse._bayes.committee import fit_committee
-    from dse._bayes.surrogates import Columns
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # small matrices: more threads only get in each other's way
-    try:
-        columns = Columns(encoded.numeric, encoded.categorical, encoded.features)
+    columns = Columns(encoded.numeric, encoded.categorical, encoded.features)
+    with one_thread():
         return fit_committee(rows, values, columns, seed)
-    finally:
-        torch.set_num_threads(threads)

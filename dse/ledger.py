@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from dse.fidelity import Fidelity
 from dse.space import Design, Space, Value
 from dse.store import Record, Store, StoreError, Upgrade
 from dse.trial import OPEN, Json, State, Trial
@@ -20,6 +21,8 @@ class Ledger:
         File that keeps the events, and from which the trials are rebuilt; ``None`` for memory only.
     identity, versions, upgrade
         As `Store` takes them.
+    fidelity
+        Of the evaluations; trials of which no level is stored are at the full one.
 
     Attributes
     ----------
@@ -40,8 +43,9 @@ class Ledger:
         identity: dict[str, Json],
         versions: Json,
         upgrade: Upgrade | None = None,
+        fidelity: Fidelity | None = None,
     ) -> None:
-        self._space = space
+        self._space, self._fidelity = space, fidelity
         self.trials: list[Trial] = []
         self.designs: list[Design] = []
         self.notes: list[tuple[int, str]] = []
@@ -102,9 +106,9 @@ class Ledger:
             self.notes.append((record.trial, payload["text"]))
             return
         if record.kind in ("ask", "attach") and record.trial == len(self.trials):
-            parameters = {name: _plain(value) for name, value in payload["parameters"].items()}
-            self.designs.append(self._space.design(parameters))
-            self.trials.append(Trial(record.trial, parameters, row=payload.get("row")))
+            trial = self._new(record)
+            self.designs.append(self._space.design(trial.parameters))
+            self.trials.append(trial)
         trial = self.trials[record.trial]
         if record.kind == "ask":
             trial.state = State.PENDING
@@ -113,6 +117,21 @@ class Ledger:
         else:
             trial.attached = record.kind == "attach"
             self._finish(trial, payload, State(payload.get("state", State.DONE)))
+
+    def _new(self, record: Record) -> Trial:
+        payload = record.payload
+        parameters = {name: _plain(value) for name, value in payload["parameters"].items()}
+        if self._fidelity is None:
+            return Trial(record.trial, parameters, row=payload.get("row"), settings={**parameters})
+        level = self._fidelity.check(payload.get("fidelity", self._fidelity.full))
+        return Trial(
+            record.trial,
+            parameters,
+            row=payload.get("row"),
+            fidelity=level,
+            price=self._fidelity.price(level),
+            settings={**parameters, self._fidelity.name: level},
+        )
 
     def _finish(self, trial: Trial, payload: Mapping[str, Json], state: State) -> None:
         trial.state, trial.error, trial.seconds = state, payload.get("error"), payload.get("seconds")

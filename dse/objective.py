@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, TypeAlias, get_args
@@ -36,12 +36,25 @@ class Objective:
         logarithm where all values so far are positive and that predicts them better.
     inputs
         Names of the parameters a learnt objective depends on; ``None`` is all of them.
+    features
+        A cheap, deterministic function of the parameters that says what is known of a learnt objective
+        before any evaluation: numbers by name, always the same names. Its model reads them beside the
+        parameters, so what theory predicts need not be learnt again. Of quantities that span orders of
+        magnitude, give logarithms.
 
     Raises
     ------
     ValueError
-        An empty name, an unknown transform, `inputs` of a known objective, empty `inputs`, or a
-        threshold that is not finite or not in the domain of the transform.
+        An empty name, an unknown transform, `inputs` or `features` of a known objective, empty `inputs`,
+        `features` that cannot be called, or a threshold that is not finite or not in the domain of the
+        transform.
+
+    Examples
+    --------
+    >>> def theory(p):
+    ...     return {"rounding": 2.0 ** -p["bits"]}
+    >>> Objective("loss", features=theory).features({"bits": 2})
+    {'rounding': 0.25}
     """
 
     name: str
@@ -51,6 +64,7 @@ class Objective:
     known: Callable[[dict[str, Value]], float] | None = field(default=None, kw_only=True)
     transform: Transform = field(default="auto", kw_only=True)
     inputs: Sequence[str] | None = field(default=None, kw_only=True)
+    features: Callable[[dict[str, Value]], Mapping[str, float]] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_name("an objective", self.name)
@@ -69,6 +83,11 @@ class Objective:
                     f"inputs of {self.name} must be a list of parameter names, got {self.inputs!r}"
                 )
             object.__setattr__(self, "inputs", tuple(self.inputs))
+        if self.features is not None:
+            if self.known is not None:
+                raise ValueError(f"features belong to a learnt objective, but {self.name} is known")
+            if not callable(self.features):
+                raise ValueError(f"features of {self.name} must be a function, got {self.features!r}")
         if self.threshold is not None:
             object.__setattr__(self, "threshold", self.check(self.threshold, what="threshold of "))
 
@@ -113,7 +132,7 @@ class Objective:
         return np.asarray(deviations)
 
     def describe(self) -> dict[str, object]:
-        """As plain JSON data; of a known function only that there is one."""
+        """As plain JSON data; of functions only that there are any."""
         return {
             "name": self.name,
             "minimize": self.minimize,
@@ -122,6 +141,7 @@ class Objective:
             "known": self.known is not None,
             "transform": self.transform,
             "inputs": None if self.inputs is None else list(self.inputs),
+            "features": self.features is not None,
         }
 
 

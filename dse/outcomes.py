@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
+from dse.fidelity import Fidelity
 from dse.objective import Objective, OutcomeConstraint
 from dse.space import Design, Space, Value
 from dse.store import to_json
 from dse.trial import Json, State, Trial
+
+T = TypeVar("T")
 
 #: What a campaign's table says of a trial besides parameters and outcomes.
 OWN = ("id", "state", "seconds", "error")
@@ -19,6 +23,11 @@ OWN = ("id", "state", "seconds", "error")
 
 class Outcomes:
     """Objectives and outcome constraints of a campaign, with the exact values of the known ones.
+
+    Parameters
+    ----------
+    fidelity
+        Its name is a column too, which no parameter and no outcome may have.
 
     Raises
     ------
@@ -31,7 +40,9 @@ class Outcomes:
         space: Space,
         objectives: Sequence[Objective],
         constraints: Sequence[OutcomeConstraint],
+        fidelity: Fidelity | None = None,
     ) -> None:
+        self.fidelity = fidelity
         self.objectives = tuple(map(_remembering, objectives))
         self.constraints = tuple(constraints)
         self.names = tuple(objective.name for objective in self.objectives)
@@ -42,6 +53,13 @@ class Outcomes:
         learnt = tuple(objective.name for objective in self.objectives if objective.known is None)
         self.told = (*learnt, *self.limited)
         taken = {*space.names, *self.names, *self.limited}
+        if fidelity is not None:
+            if fidelity.name in taken:
+                raise ValueError(
+                    f"the name of the fidelity must be no parameter's and no outcome's, got {fidelity.name!r}"
+                )
+            taken.add(fidelity.name)
+        self._taken = taken
         #: Column of each of `OWN`: its name, or ``trial_`` and its name where that is taken.
         self.own = {name: f"trial_{name}" if name in taken else name for name in OWN}
 
@@ -86,7 +104,7 @@ class Outcomes:
 
     def check_metrics(self, metrics: Mapping[str, Json]) -> None:
         """``ValueError`` of a metric that is no JSON or bears another column's name."""
-        taken = {*self.own.values(), *self._space.names, *self.names, *self.limited}
+        taken = {*self.own.values(), *self._taken}
         for name, metric in metrics.items():
             if not isinstance(name, str) or name in taken:
                 raise ValueError(f"a metric must have a name of its own as text, got {name!r}")
@@ -140,20 +158,22 @@ def _check(space: Space, objectives: Sequence[Objective], constraints: Sequence[
 
 
 def _remembering(objective: Objective) -> Objective:
-    """Objective whose known function is called once per design: it may cost more than a model."""
-    if objective.known is None or isinstance(objective.known, _Remembered):
-        return objective
-    return replace(objective, known=_Remembered(objective.known))
+    """Objective whose functions are called once per design: they may cost more than a model."""
+    if objective.known is not None and not isinstance(objective.known, _Remembered):
+        return replace(objective, known=_Remembered(objective.known))
+    if objective.features is not None and not isinstance(objective.features, _Remembered):
+        return replace(objective, features=_Remembered(objective.features))
+    return objective
 
 
-class _Remembered:
+class _Remembered(Generic[T]):
     """A function of the parameters of a design with its results so far."""
 
-    def __init__(self, function: Callable[[dict[str, Value]], float]) -> None:
+    def __init__(self, function: Callable[[dict[str, Value]], T]) -> None:
         self._function = function
-        self._results: dict[tuple[Value, ...], float] = {}
+        self._results: dict[tuple[Value, ...], T] = {}
 
-    def __call__(self, parameters: dict[str, Value]) -> float:
+    def __call__(self, parameters: dict[str, Value]) -> T:
         key = tuple(parameters.values())
         if key not in self._results:
             self._results[key] = self._function(parameters)

@@ -12,19 +12,23 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
+from dse.features import Features, Scale
 from dse.objective import Objective
 from dse.space import Design, Space
-from dse.transfer import Scale, Source, tasks
+from dse.transfer import Scale as CostScale
+from dse.transfer import Source, tasks
 
 if TYPE_CHECKING:
-    from dse._bayes.surrogates import Columns, Fitted
+    from dse._bayes.columns import Columns
+    from dse._bayes.surrogates import Fitted
     from dse._bayes.transfer import SourceModel, Transferred
 
 FEWEST = 5  #: results from which a model is fitted
@@ -44,10 +48,13 @@ class Prediction:
     fitted
         Its model. Leave-one-out quality on results that active learning chose is biased, mostly towards
         pessimism.
+    encode
+        From designs to the rows that the model reads.
     """
 
     space: Space
     fitted: Transferred
+    encode: Callable[[Sequence[Design]], Float[np.ndarray, "n c"]]
 
     @property
     def rmse(self) -> float:
@@ -72,7 +79,7 @@ class Prediction:
 
     def predict(self, designs: Sequence[Design]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Mean and standard deviation of a measurement of each design, (n,) each."""
-        return self.fitted.predict(self.space.encode(designs).rows)
+        return self.fitted.predict(self.encode(designs))
 
 
 class Predictor:
@@ -105,7 +112,7 @@ class Predictor:
         *,
         transfer: Sequence[object] = (),
         seed: int = 0,
-        scale: Scale | None = None,
+        scale: CostScale | None = None,
     ) -> None:
         self.space, self.objectives, self._seed, self._scale = space, tuple(objectives), seed, scale
         self.sources = [Source.of(given, f"source {i + 1}") for i, given in enumerate(transfer)]
@@ -115,6 +122,8 @@ class Predictor:
             if not any(name in source.frame.columns for name in names):
                 raise ValueError(f"transfer {source.name} has none of the objectives {', '.join(names)}")
         self._models: dict[str, tuple[SourceModel, ...]] = {}
+        self._features = Features(space, self.objectives, seed)
+        self._places = {objective.name: j for j, objective in enumerate(self.objectives)}
 
     def fit(
         self, objective: Objective, designs: Sequence[Design], costs: Float[np.ndarray, " n"]
@@ -142,13 +151,21 @@ class Predictor:
             )
         if np.ptp(costs) == 0:
             raise PredictionError(f"costs of {objective.name} must vary, got {costs[0]:g} everywhere")
-        rows = self.space.encode(designs).rows
+        encode = partial(self._rows, self._features.scale(designs))
+        rows = encode(designs)
         if not (rows != rows[:1]).any():
             raise PredictionError("designs must differ in a parameter")
         sources = self._sources(objective)
         way = "auto" if sources else "none"
-        fitted = fit_transfer(rows, costs, self._columns(), sources, self._seed, way=way)  # type: ignore[arg-type]
-        return Prediction(self.space, fitted)
+        columns = self._columns(objective)
+        fitted = fit_transfer(rows, costs, columns, sources, self._seed, way=way)  # type: ignore[arg-type]
+        return Prediction(self.space, fitted, encode)
+
+    def _rows(self, scale: Scale, designs: Sequence[Design]) -> Float[np.ndarray, "n c"]:
+        """Encoding of designs, then the features of all objectives, (n, c)."""
+        encoded = self.space.encode(designs)
+        rows = encoded.rows.reshape(len(designs), len(encoded.names))
+        return np.column_stack([rows, scale(self._features.values(designs))])
 
     def choose(
         self,
@@ -162,22 +179,32 @@ class Predictor:
         """Candidates whose measurement leaves the least variance over all, summed over objectives, (n,)."""
         from dse._bayes.active import choose
 
-        rows = self.space.encode([*candidates, *pending]).rows
+        if not predictions:
+            raise ValueError("predictions must be at least one, got none")
+        rows = predictions[0].encode([*candidates, *pending])
         models: list[Fitted] = [prediction.fitted for prediction in predictions]
         count = len(candidates)
         picked = choose(models, rows[:count], n, pending=rows[count:], seed=seed)
         return tuple(candidates[index] for index in picked.tolist())
 
-    def _columns(self) -> Columns:
-        from dse._bayes.surrogates import Columns
+    def _columns(self, objective: Objective) -> Columns:
+        from dse._bayes.columns import Columns
 
         encoded = self.space.encode([])
-        return Columns(encoded.numeric, encoded.categorical, encoded.features)
+        own = self._features.columns(self._places.get(objective.name, -1), len(encoded.names))
+        return Columns(encoded.numeric, encoded.categorical, (*encoded.features, *own))
 
     def _sources(self, objective: Objective) -> tuple[SourceModel, ...]:
         from dse._bayes.transfer import fit_sources
 
         if objective.name not in self._models:
             found = tasks(self.sources, self.space, objective, scale=self._scale)
-            self._models[objective.name] = fit_sources(found, self._columns(), self._seed)
+            # Features are computed for designs of this space; of a source's, they are not known.
+            width = self._features.values([]).shape[1]
+            padded = [
+                replace(t, rows=np.column_stack([t.rows, np.full((len(t.rows), width), np.nan)]))
+                for t in found
+            ]
+            columns = self._columns(objective)
+            self._models[objective.name] = fit_sources(padded, columns, self._seed)
         return self._models[objective.name]

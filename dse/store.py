@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
@@ -41,11 +41,18 @@ class CampaignLocked(StoreError):  # noqa: N818  a public name
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One event: its trial, its kind (ask, start, tell, fail, note, attach) and its JSON payload."""
+    """One event: its trial, its kind (ask, start, tell, fail, note, attach) and its JSON payload.
+
+    Attributes
+    ----------
+    time
+        When it was written, ISO 8601 in UTC; empty before.
+    """
 
     trial: int
     kind: str
     payload: Mapping[str, Json]
+    time: str = field(default="", compare=False)
 
 
 def to_json(value: object, what: str) -> str:
@@ -290,5 +297,6 @@ def _meta(connection: sqlite3.Connection, path: Path) -> dict[str, Json]:
 
 
 def _records(connection: sqlite3.Connection) -> Iterator[Record]:
-    for trial, kind, payload in connection.execute("SELECT trial, kind, payload FROM events ORDER BY id"):
-        yield Record(trial, kind, json.loads(payload))
+    rows = connection.execute("SELECT trial, kind, payload, time FROM events ORDER BY id")
+    for trial, kind, payload, time in rows:
+        yield Record(trial, kind, json.loads(payload), time)

@@ -17,7 +17,7 @@ _TAKEN = {State.DONE, State.INFEASIBLE, State.FAILED}
 
 
 def frame(space: Space, outcomes: Outcomes, trials: Sequence[Trial]) -> pd.DataFrame:
-    """One row per trial: id, state, parameters, objectives, limits, scalar metrics, seconds, error."""
+    """One row per trial: id, state, parameters, fidelity, objectives, limits, metrics, seconds, error."""
     import pandas as pd
 
     metrics = dict.fromkeys(
@@ -27,12 +27,22 @@ def frame(space: Space, outcomes: Outcomes, trials: Sequence[Trial]) -> pd.DataF
         if isinstance(value, str | int | float | None)
     )
     names, own = [*outcomes.names, *outcomes.limited], outcomes.own
-    columns = [own["id"], own["state"], *space.names, *names, *metrics, own["seconds"], own["error"]]
+    exactness = [] if outcomes.fidelity is None else [outcomes.fidelity.name]
+    columns = [
+        own["id"],
+        own["state"],
+        *space.names,
+        *exactness,
+        *names,
+        *metrics,
+        own["seconds"],
+        own["error"],
+    ]
     rows = [
         {
             own["id"]: trial.id,
             own["state"]: str(trial.state),
-            **trial.parameters,
+            **trial.settings,
             **trial.values,
             **trial.constraints,
             **{name: trial.metrics.get(name) for name in metrics},
@@ -65,9 +75,9 @@ def rows_to_attach(
     for name in (*space.names, *outcomes.told):
         if name not in table.columns and name not in optional:
             raise ValueError(f"a table to attach must have the column {name}, got {', '.join(table.columns)}")
-    extra = [
-        n for n in table.columns if n not in {*own.values(), *space.names, *outcomes.names, *outcomes.limited}
-    ]
+    fidelity = outcomes.fidelity
+    taken = {*own.values(), *space.names, *outcomes.names, *outcomes.limited}
+    extra = [n for n in table.columns if n not in taken and (fidelity is None or n != fidelity.name)]
     for number, row in enumerate(table.to_dict("records")):
         try:
             state = _state(row.get(own["state"], State.DONE))
@@ -78,6 +88,9 @@ def rows_to_attach(
             event: dict[str, Json] = {"parameters": space.parameters_of(design), "state": state}
             if space.is_table:
                 event["row"] = space.row(design)
+            if fidelity is not None:
+                level = _plain(row.get(fidelity.name))
+                event["fidelity"] = fidelity.full if level is None else fidelity.check(level)
             if state is State.FAILED:
                 event["error"] = str(_plain(row.get(own["error"])) or "failed elsewhere")
             else:

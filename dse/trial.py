@@ -56,6 +56,12 @@ class Trial:
         The trial was measured elsewhere, and never asked.
     cached
         Its result was computed by an earlier campaign.
+    fidelity
+        Level at which it is evaluated; ``None`` in a campaign without fidelity.
+    price
+        What it takes from a budget: 1 at full fidelity and without one.
+    settings
+        What the evaluator receives: the parameters, and the fidelity under its name.
     """
 
     id: int
@@ -70,6 +76,9 @@ class Trial:
     row: int | None = None
     attached: bool = False
     cached: bool = False
+    fidelity: int | float | None = None
+    price: float = 1.0
+    settings: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +89,14 @@ class Event:
     ----------
     finished, budget
         Trials finished so far, those before a resume included, and how many are wanted.
+    spent
+        What they took from the budget: their number, or in full evaluations in a campaign with a fidelity.
     """
 
     trial: Trial
     finished: int
     budget: int
+    spent: float = 0.0
 
 
 class Asked(Event):

@@ -73,7 +73,8 @@ def load(path: Path, model: type[ModelT]) -> ModelT:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [f"{path}: {_line(item, data, model)}" for item in error.errors()]
+        empty = "" if data else "the file is empty; "
+        lines = [f"{path}: {empty}{_line(item, data, model)}" for item in error.errors()]
         raise ConfigError("\n".join(lines)) from None
 
 

@@ -22,12 +22,12 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
+from dse._bayes.columns import Rows
 from dse._bayes.committee import Committee
 from dse._bayes.surrogates import Fitted
 from dse._bayes.transfer import Transferred
 
 Score: TypeAlias = Literal["integrated", "maximum", "disagreement"]
-Rows: TypeAlias = Float[np.ndarray, "n c"]
 
 CANDIDATES = 768  #: of more, a random part is looked at, which bounds the matrix of their covariances
 

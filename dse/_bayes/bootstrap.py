@@ -17,53 +17,37 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from dse._bayes.families import Family, Rows
-from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import Columns, GaussianProcess, fit_gp
+from dse._bayes.columns import Columns, Rows
+from dse._bayes.committee import Committee
+from dse._bayes.correlations import Shape
+from dse._bayes.surrogates import SingleTarget, fit_gp, joint_draws, standardising
 
 Resampling: TypeAlias = Literal["residual", "parametric"]
 
 _STEPS = 20  # of L-BFGS per resample
 
 
-class Bootstrapped:
-    """A process and its resamples; construct it by `fit_bootstrapped`.
+class Bootstrapped(Committee):
+    """A process and its resamples, which are a committee of equal weights; `fit_bootstrapped` makes it.
 
     Attributes
     ----------
     first
         Fitted to the data themselves.
-    members
-        Fitted to the resamples.
     loo
         Of the first.
     """
 
-    def __init__(self, first: GaussianProcess, members: list[GaussianProcess]) -> None:
-        self.first, self.members = first, members
-        self.noise = float(np.mean([member.noise for member in members]))
-        self.loo: LeaveOneOut = first.loo
-
-    def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation of a new measurement of each row, (n,) each."""
-        means, deviations = (
-            np.array(part) for part in zip(*(m.predict(rows) for m in self.members), strict=True)
-        )
-        return means.mean(axis=0), np.sqrt((deviations**2).mean(axis=0) + means.var(axis=0))
-
-    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
-        """Covariance of the function, within and between members, without noise, (n, m)."""
-        within = np.mean([member.covariance(rows_a, rows_b) for member in self.members], axis=0)
-        left, right = (
-            np.array([member.predict(rows)[0] for member in self.members]) for rows in (rows_a, rows_b)
-        )
-        between: Float[np.ndarray, "n m"] = (left - left.mean(axis=0)).T @ (right - right.mean(axis=0))
-        return np.asarray(within + between / len(self.members))
+    def __init__(self, first: SingleTarget, resampled: Sequence[SingleTarget]) -> None:
+        names = [f"resample {i + 1}" for i in range(len(resampled))]
+        super().__init__(dict(zip(names, resampled, strict=True)), dict.fromkeys(names, 1 / len(names)))
+        self.first, self.loo = first, first.loo
 
 
 def fit_bootstrapped(
@@ -74,7 +58,7 @@ def fit_bootstrapped(
     *,
     resamples: int = 20,
     resampling: Resampling = "residual",
-    family: Family = "matern32",
+    family: Shape = "matern32",
 ) -> Bootstrapped:
     """Fit a bootstrapped process.
 
@@ -108,17 +92,15 @@ def fit_bootstrapped(
             return result
     else:
         covariance = first.covariance(rows, rows) + first.noise * np.eye(len(y))
-        values, vectors = np.linalg.eigh(covariance)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        drawn = iter(joint_draws(fitted, covariance, resamples, rng))
 
         def draw() -> Float[np.ndarray, " n"]:
-            drawn: Float[np.ndarray, " n"] = fitted + root @ rng.standard_normal(len(y))
-            return drawn
+            return next(drawn)
 
     # All on the scale of the data, for the prior of the hyper-parameters is relative to it.
-    scale = (float(y.mean()), float(y.std()) or 1.0)
+    scale = standardising(y)
     members = [
-        fit_gp(rows, draw(), columns, family=family, start=first.theta, steps=_STEPS, scale=scale)
+        fit_gp(rows, draw(), columns, family=family, start=first.process.theta, steps=_STEPS, scale=scale)
         for _ in range(resamples)
     ]
     return Bootstrapped(first, members)
@@ -148,7 +130,5 @@ def pseudo_data(
     if len(shift) == 0:
         raise ValueError("shift must have at least one residual, got none")
     rng = np.random.default_rng([seed, 6])
-    values, vectors = np.linalg.eigh(source_covariance)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    drawn = source_mean + root @ rng.standard_normal(len(source_mean))
+    (drawn,) = joint_draws(source_mean, source_covariance, 1, rng)
     return drawn, np.diagonal(source_covariance) + float(np.mean(shift**2))

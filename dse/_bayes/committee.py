@@ -20,82 +20,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from dse._bayes.families import Rows
-from dse._bayes.loo import LeaveOneOut, leave_one_out
-from dse._bayes.surrogates import Columns, Fitted, Surrogate, check_training, fit_gp
+from dse._bayes.columns import Columns, Rows, check_training
+from dse._bayes.correlations import Shape
+from dse._bayes.linear import fit_linear
+from dse._bayes.loo import LeaveOneOut
+from dse._bayes.surrogates import Fitted, Surrogate, fit_gp
 
 _TREES = 100
+_SPLIT_SHARE = 0.6  # of the columns, drawn for every split
 _MANY = 15  # columns from which on a sparse process is worth its time
 _SWEEPS = 200  # of expectation-maximisation for the weights, which changes them little after some tens
-
-
-class Linear:
-    """Bayesian linear regression on the columns, their squares and products, and category indicators.
-
-    Coefficients are independent and normal. Their variance, one for single columns and one for products,
-    and the noise are those of a grid that make the targets most likely.
-    """
-
-    def __init__(self, rows: Rows, y: Float[np.ndarray, " n"], columns: Columns) -> None:
-        check_training(rows, y)
-        self._columns = columns.varied(rows)
-        self._codes = {c: np.unique(rows[:, c]) for c in self._columns.categorical}
-        self._centre, self._spread = float(y.mean()), float(y.std()) or 1.0
-        z = (y - self._centre) / self._spread
-        basis, order = self._basis(rows)
-        best = -np.inf
-        for first in (0.1, 1.0, 10.0):
-            for second in (0.01, 0.1, 1.0):
-                variances = np.where(order == 0, 1.0, np.where(order == 1, first, second))
-                values, vectors = np.linalg.eigh((basis * variances) @ basis.T)
-                projected = (vectors.T @ z) ** 2
-                for noise in (1e-4, 1e-3, 1e-2, 0.05, 0.2, 0.6):
-                    spectrum = np.maximum(values, 0.0) + noise
-                    evidence = -0.5 * float(np.sum(projected / spectrum + np.log(spectrum)))
-                    if evidence > best:
-                        best, kept, inverse = evidence, (variances, noise), (vectors / spectrum) @ vectors.T
-        self._variances, noise = kept
-        self.noise = noise * self._spread**2
-        self._half = np.sqrt(self._variances)
-        scaled = basis * self._half
-        self._mean = scaled.T @ (inverse @ z)
-        # Posterior covariance of the coefficients, I - S' A S with the scaled basis S.
-        self._posterior = np.eye(scaled.shape[1]) - scaled.T @ inverse @ scaled
-        standard = leave_one_out(inverse, z)
-        self.loo = LeaveOneOut(
-            y, standard.mean * self._spread + self._centre, standard.variance * self._spread**2
-        )
-
-    def _basis(self, rows: Rows) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, " p"]]:
-        """Functions of rows and their order: 0 the constant, 1 single columns, 2 products."""
-        single = [2.0 * rows[:, c] - 1.0 for c in self._columns.ordered]
-        owner = list(self._columns.ordered)
-        for c, codes in self._codes.items():
-            single += [(rows[:, c] == code) - 1.0 / len(codes) for code in codes]
-            owner += [c] * len(codes)
-        count = len(single)
-        categorical = set(self._columns.categorical)
-        # No product within one categorical column: its indicators exclude each other.
-        pairs = [
-            (i, j)
-            for i in range(count)
-            for j in range(i, count)
-            if not (owner[i] == owner[j] and owner[i] in categorical)
-        ]
-        functions = [np.ones(len(rows)), *single, *(single[i] * single[j] for i, j in pairs)]
-        return np.column_stack(functions), np.array([0] + [1] * count + [2] * len(pairs))
-
-    def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation of a new measurement of each row, (n,) each."""
-        scaled = self._basis(rows)[0] * self._half
-        own = np.maximum(((scaled @ self._posterior) * scaled).sum(axis=1), 0.0) * self._spread**2
-        return scaled @ self._mean * self._spread + self._centre, np.sqrt(own + self.noise)
-
-    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
-        """Posterior covariance of the function between rows, without noise, (n, m)."""
-        left, right = (self._basis(rows)[0] * self._half for rows in (rows_a, rows_b))
-        result: Float[np.ndarray, "n m"] = self._spread**2 * (left @ self._posterior @ right.T)
-        return result
 
 
 class Forest:
@@ -105,16 +39,19 @@ class Forest:
     """
 
     def __init__(self, rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, seed: int) -> None:
-        from sklearn.ensemble import RandomForestRegressor
+        from sklearn.tree import DecisionTreeRegressor  # sklearn's own forest takes twice the time around it
 
         check_training(rows, y)
-        self._columns = list(columns.ordered) + list(columns.categorical)
-        inputs = rows[:, self._columns]
-        self._forest = RandomForestRegressor(
-            _TREES, max_features=0.6, min_samples_leaf=1, random_state=seed % 2**32, bootstrap=True
-        ).fit(inputs, y)
-        trees = self._trees(rows)
-        out = np.array([_out_of_bag(len(y), drawn) for drawn in self._forest.estimators_samples_])
+        self._columns = [*columns.ordered, *columns.categorical]
+        inputs, n, rng = self._inputs(rows), len(y), np.random.default_rng([seed, 7])
+        drawn = np.array([np.bincount(rng.integers(n, size=n), minlength=n) for _ in range(_TREES)])
+        self._each = [
+            DecisionTreeRegressor(max_features=_SPLIT_SHARE, random_state=int(state))
+            .fit(inputs, y, sample_weight=count.astype(np.float64), check_input=False)
+            .tree_
+            for state, count in zip(rng.integers(2**31, size=_TREES), drawn, strict=True)
+        ]
+        trees, out = self._trees(rows), (drawn == 0).astype(np.float64)
         count = np.maximum(out.sum(axis=0), 1)
         mean = (trees * out).sum(axis=0) / count
         spread = (out * (trees - mean) ** 2).sum(axis=0) / count
@@ -122,9 +59,12 @@ class Forest:
         self.noise = max(float(np.mean((y - mean) ** 2 - spread)), floor)
         self.loo = LeaveOneOut(y, mean, spread + self.noise)
 
+    def _inputs(self, rows: Rows) -> Float[np.ndarray, "n d"]:
+        return np.ascontiguousarray(rows[:, self._columns], dtype=np.float32)
+
     def _trees(self, rows: Rows) -> Float[np.ndarray, "t n"]:
-        inputs = np.ascontiguousarray(rows[:, self._columns], dtype=np.float32)
-        return np.array([tree.predict(inputs, check_input=False) for tree in self._forest.estimators_])
+        inputs = self._inputs(rows)
+        return np.array([tree.predict(inputs)[:, 0] for tree in self._each])
 
     def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Mean and standard deviation of a new measurement of each row, (n,) each."""
@@ -133,17 +73,12 @@ class Forest:
 
     def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
         """Covariance between rows over the trees, (n, m)."""
-        left, right = self._trees(rows_a), self._trees(rows_b)
+        left = self._trees(rows_a)
+        right = left if rows_a is rows_b else self._trees(rows_b)
         result: Float[np.ndarray, "n m"] = (
             (left - left.mean(axis=0)).T @ (right - right.mean(axis=0)) / len(left)
         )
         return result
-
-
-def _out_of_bag(count: int, drawn: Sequence[int]) -> Float[np.ndarray, " n"]:
-    out = np.ones(count)
-    out[drawn] = 0.0
-    return out
 
 
 class Committee:
@@ -192,14 +127,15 @@ class Committee:
 
     def within(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
         """Weighted mean of the members' own covariances, (n, m)."""
-        own: Float[np.ndarray, "n m"] = np.sum(
-            [weight * member.covariance(rows_a, rows_b) for member, weight in self._kept], axis=0
-        )
+        own = np.zeros((len(rows_a), len(rows_b)))
+        for member, weight in self._kept:
+            own += weight * member.covariance(rows_a, rows_b)
         return own
 
     def disagreement(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
         """Covariance of the members' means over the members, (n, m)."""
-        left, right = self._means(rows_a), self._means(rows_b)
+        left = self._means(rows_a)
+        right = left if rows_a is rows_b else self._means(rows_b)
         share = self._share
         result: Float[np.ndarray, "n m"] = ((left - share @ left) * share[:, None]).T @ (
             right - share @ right
@@ -219,18 +155,14 @@ def members(columns: Columns) -> dict[str, Surrogate]:
         "matern32": _process("matern32", True),
         "product32": _process("product32", True),
         "additive": _process("additive", True),
-        "linear": _linear,
+        "linear": fit_linear,
         "forest": Forest,
     }
     if columns.features:
         chosen["matern32 without features"] = _process("matern32", False)
-    if sum(len(part) for part in columns.parts) > _MANY:
+    if len(columns) > _MANY:
         chosen["saas"] = _sparse
     return chosen
-
-
-def _linear(rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, seed: int) -> Fitted:  # noqa: ARG001
-    return Linear(rows, y, columns)
 
 
 def _sparse(rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, seed: int) -> Fitted:
@@ -239,10 +171,10 @@ def _sparse(rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, seed: int)
     return fit_saas(rows, y, columns, seed)
 
 
-def _process(family: str, features: bool) -> Surrogate:
+def _process(family: Shape, features: bool) -> Surrogate:
     def fit(rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, seed: int) -> Fitted:
         kept = columns if features else columns.without_features()
-        return fit_gp(rows, y, kept, seed, family=family)  # type: ignore[arg-type]
+        return fit_gp(rows, y, kept, seed, family=family)
 
     return fit
 

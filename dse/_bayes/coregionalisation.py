@@ -1,8 +1,8 @@
 """One Gaussian process over a target and its sources: intrinsic coregionalisation.
 
 The covariance of row x of task t with row x' of task t' is ``k(x, x') B[t, t']`` with
-``B = w w' + diag(v)`` [Bonilla07]_. A priori tasks agree; a source that runs against the target is of
-use as well, with its sign turned.
+``B = w w' + diag(v)`` [Bonilla07]_, and 1 more within a task, whose mean is unknown. A priori tasks agree;
+a source that runs against the target is of use as well, with its sign turned.
 
 References
 ----------
@@ -11,56 +11,79 @@ References
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from math import log
 
 import numpy as np
-import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from dse._bayes.families import Block, Family, Kernel, Rows
-from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import NO_TREND, Columns, GaussianProcess, check_training, fit_kernel
+from dse._bayes.columns import Columns, Rows, check_training
+from dse._bayes.correlations import Pull, Shape
+from dse._bayes.kernels import MEAN_VARIANCE, Inputs, Pairs, Prior
+from dse._bayes.surrogates import SingleTarget, fit_process, kernel_of, standardising
 
 SOURCE_ROWS = 100  #: the cost grows with the cube of all rows, so of more a random part is used
 
 
-class _TaskKernel(Kernel):
-    """A kernel over rows whose last column is the number of their task."""
+class TaskInputs:
+    """A kernel over rows whose last column is the number of their task.
 
-    def __init__(
-        self, family: Family, ordered: tuple[int, ...], categorical: tuple[int, ...], tasks: int
-    ) -> None:
-        super().__init__(family, ordered, categorical)
-        # A correlation of 0.9 a priori, and as good as never below -0.5.
-        own = math.log(0.1)
-        self.blocks += [
-            Block("loadings", tasks, 0.9, 0.3, 0.9, signed=True),
-            Block("own", tasks, own, 1.0, own),
-        ]
+    Its hyper-parameters are those of `inputs`, the loadings w and the logarithms of v.
+    """
 
-    def distances(self, a: Rows, b: Rows) -> tuple[torch.Tensor, ...]:
-        tasks = np.broadcast_arrays(a[..., -1], b[..., -1])
-        return *super().distances(a, b), *(torch.from_numpy(task.astype(np.int64)) for task in tasks)
+    def __init__(self, inputs: Inputs, tasks: int) -> None:
+        self._inputs, self._tasks = inputs, tasks
+        self._loadings = inputs.scale + 1  # the place of the first
+        # A correlation of 0.9 a priori, and as good as never a negative one: the sign is the caller's.
+        own = log(0.1)
+        self.prior = inputs.prior + Prior.of(tasks, 0.9, 0.2, 0.9, -3.0, 3.0)
+        self.prior += Prior.of(tasks, own, 0.6, own, -9.0, 3.0)
 
-    def constant(self, a: Rows, b: Rows) -> Float[np.ndarray, "n m"]:
-        """Every task has a mean of its own."""
-        result: Float[np.ndarray, "n m"] = super().constant(a, b) * (a[:, None, -1] == b[None, :, -1])
+    def tasks(self, theta: Float[np.ndarray, " h"]) -> Float[np.ndarray, "t t"]:
+        """Covariance of the tasks B."""
+        loadings, own = np.split(theta[self._loadings : self._loadings + 2 * self._tasks], 2)
+        covariance: Float[np.ndarray, "t t"] = np.outer(loadings, loadings) + np.diag(np.exp(own))
+        return covariance
+
+    def cross(self, a: Rows, b: Rows, theta: Float[np.ndarray, " h"]) -> Float[np.ndarray, "n k"]:
+        """Covariance of the function between rows `a` and rows `b`, without noise."""
+        left, right = a[:, -1].astype(np.intp), b[:, -1].astype(np.intp)
+        value = self._inputs.correlated(a, b, theta)
+        value *= self.tasks(theta)[np.ix_(left, right)]
+        value += MEAN_VARIANCE * np.equal.outer(left, right)
+        return value
+
+    def diagonal(self, rows: Rows, theta: Float[np.ndarray, " h"]) -> Float[np.ndarray, " n"]:
+        """Prior variance of the function at each row."""
+        variance = self._inputs.diagonal(rows, theta) - MEAN_VARIANCE
+        own = np.diagonal(self.tasks(theta))[rows[:, -1].astype(np.intp)]
+        result: Float[np.ndarray, " n"] = variance * own + MEAN_VARIANCE
         return result
 
-    def __call__(
-        self, parameters: dict[str, torch.Tensor], distances: tuple[torch.Tensor, ...]
-    ) -> torch.Tensor:
-        return super().__call__(parameters, distances) * tasks(parameters)[distances[2], distances[3]]
+    def pairs(self, rows: Rows, left: Int[np.ndarray, " p"], right: Int[np.ndarray, " p"]) -> Pairs:
+        """Covariance between rows `left` and rows `right`, one by one."""
+        correlated = self._inputs.correlated_pairs(rows, left, right)
+        first, second = rows[left, -1].astype(np.intp), rows[right, -1].astype(np.intp)
+        cell, same = first * self._tasks + second, MEAN_VARIANCE * (first == second)
+
+        def covariances(theta: Float[np.ndarray, " h"]) -> tuple[Float[np.ndarray, " p"], Pull]:
+            value, pull_correlated = correlated(theta)
+            tasks = self.tasks(theta)
+            between = tasks.reshape(-1)[cell]
+
+            def pull(by_pair: Float[np.ndarray, " p"]) -> Float[np.ndarray, " h"]:
+                by_tasks = np.bincount(cell, by_pair * value, self._tasks**2).reshape(tasks.shape)
+                loadings, own = np.split(theta[self._loadings : self._loadings + 2 * self._tasks], 2)
+                by_loadings = (by_tasks + by_tasks.T) @ loadings
+                by_own = np.exp(own) * np.diagonal(by_tasks)
+                return np.concatenate([pull_correlated(by_pair * between), by_loadings, by_own])
+
+            return value * between + same, pull
+
+        return covariances
 
 
-def tasks(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Covariance of the tasks B, (t, t)."""
-    loadings = parameters["loadings"]
-    return torch.outer(loadings, loadings) + torch.diag(parameters["own"])
-
-
-class Coregionalised:
+class Coregionalised(SingleTarget):
     """The target's part of a process over several tasks.
 
     Attributes
@@ -69,31 +92,7 @@ class Coregionalised:
         Of the target's function with that of each source, in -1..1, (s,).
     """
 
-    def __init__(
-        self,
-        process: GaussianProcess,
-        y: Float[np.ndarray, " n"],
-        scale: tuple[float, float],
-        signs: Sequence[int],
-    ) -> None:
-        self._process, (self._centre, self._spread) = process, scale
-        self.noise = process.noise * self._spread**2
-        loo, count = process.loo, len(y)
-        self.loo = LeaveOneOut(
-            y, loo.mean[:count] * self._spread + self._centre, loo.variance[:count] * self._spread**2
-        )
-        covariance = tasks(process.parameters).detach().numpy()
-        root = np.sqrt(np.diagonal(covariance))
-        self.correlations = (covariance[0] / root[0] / root)[1:] * np.array(signs)
-
-    def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation of a new measurement of each row, (n,) each."""
-        mean, deviation = self._process.predict(_of_task(rows, 0))
-        return mean * self._spread + self._centre, deviation * self._spread
-
-    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
-        """Posterior covariance of the function between rows, without noise, (n, m)."""
-        return self._spread**2 * self._process.covariance(_of_task(rows_a, 0), _of_task(rows_b, 0))
+    correlations: Float[np.ndarray, " s"]
 
 
 def _of_task(rows: Rows, task: int) -> Rows:
@@ -107,7 +106,7 @@ def fit_coregionalised(
     sources: Sequence[tuple[Rows, Float[np.ndarray, " m"]]],
     seed: int,
     *,
-    family: Family = "additive",
+    family: Shape = "additive",
     signs: Sequence[int] | None = None,
 ) -> Coregionalised:
     """Fit one process to a target and its sources, each standardised by its own mean and spread.
@@ -132,7 +131,7 @@ def fit_coregionalised(
     if not sources:
         raise ValueError("there must be at least one source, got none")
     rng = np.random.default_rng([seed, 2])
-    scale = (float(y.mean()), float(y.std()) or 1.0)
+    scale = standardising(y)
     parts, targets = [_of_task(rows, 0)], [(y - scale[0]) / scale[1]]
     fill = np.quantile(rows, 0.5, axis=0, method="nearest")
     signs = [1] * len(sources) if signs is None else signs
@@ -145,7 +144,10 @@ def fit_coregionalised(
         spread = float(source_y.std()) or 1.0
         targets.append(sign * (source_y[kept] - source_y.mean()) / spread)
     joint = np.concatenate(parts)
-    varied = columns.varied(joint)
-    kernel = _TaskKernel(family, varied.ordered, varied.categorical, 1 + len(sources))
-    process = fit_kernel(kernel, joint, np.concatenate(targets), NO_TREND, (0.0, 1.0))
-    return Coregionalised(process, y, scale, signs)
+    inputs = TaskInputs(kernel_of(family, columns.varied(joint)), 1 + len(sources))
+    process = fit_process(inputs, joint, np.concatenate(targets))
+    fitted = Coregionalised(process, y, scale, lambda at: _of_task(at, 0))
+    covariance = inputs.tasks(process.theta)
+    root = np.sqrt(np.diagonal(covariance))
+    fitted.correlations = (covariance[0] / root[0] / root)[1:] * np.array(signs)
+    return fitted

@@ -49,7 +49,7 @@ class FeasibilityModel:
             self._members, self._weights = model.members, model.weights
             self._boundary = float(model.standardised(np.array(_BOUNDARY)))
         else:
-            inputs = Inputs(Kernel(), columns.numeric, columns.categorical)
+            inputs = Inputs(Kernel(), columns)
             sign = 2.0 * labels - 1.0
             self._members = (GaussianProcess(inputs, rows, sign, prior(inputs).start),)
             self._weights = np.ones(1)

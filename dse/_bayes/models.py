@@ -23,8 +23,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from dse._bayes.gp import GaussianProcess, LeaveOneOut, fit
+from dse._bayes.columns import Columns
+from dse._bayes.gp import GaussianProcess, fit
 from dse._bayes.kernels import Inputs, Kernel
+from dse._bayes.loo import LeaveOneOut
+
+__all__ = ["Cache", "Columns", "ModelError", "OutcomeModel", "SampledModel", "Transform", "transformed"]
 
 Transform: TypeAlias = Literal["none", "log", "neglog"]
 Cache: TypeAlias = MutableMapping[Any, Any]
@@ -37,35 +41,14 @@ _EVERY = 10  # observations between fits from scratch
 _STEPS, _WARM_STEPS = 60, 12
 _FEW = 12  # values of a numeric column that may also be levels
 _TEMPER = 0.5  # leave-one-out densities of neighbours are not independent: less evidence than their sum
+# Of log density per outcome, by which the member that builds on predictions has to be the better: tens of
+# outcomes agree a little with almost anything, and the more of them there are, the less they need it.
+_LEAD = 0.2
 _LEAST_VARIANCE = 1e-8  # of a standardised outcome
 
 
 class ModelError(RuntimeError):
     """No model can be fitted to the data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Columns of the rows that a model sees: numeric ones, in [0, 1], and codes of categories.
-
-    Those of `trend` hold standardised predictions of models of related outcomes.
-    """
-
-    numeric: tuple[int, ...]
-    categorical: tuple[int, ...] = ()
-    trend: tuple[int, ...] = ()
-
-    def varied(self, rows: Float[np.ndarray, "n c"]) -> Columns:
-        """Those that differ between rows: the lengthscale of the others is arbitrary."""
-        moved = (rows != rows[:1]).any(axis=0)
-        return Columns(
-            tuple(j for j in self.numeric if moved[j]),
-            tuple(j for j in self.categorical if moved[j]),
-            self.trend,
-        )
-
-    def __len__(self) -> int:
-        return len(self.numeric) + len(self.categorical)
 
 
 def transformed(transform: Transform, y: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -89,7 +72,7 @@ def _candidates(y: Float[np.ndarray, " n"]) -> tuple[Transform, ...]:
 def _few_valued(rows: Float[np.ndarray, "n c"], columns: Columns) -> tuple[int, ...]:
     """Numeric columns each of whose values was seen twice or more on average, and which have few."""
     most = min(_FEW, len(rows) // 2)
-    return tuple(j for j in columns.numeric if len(np.unique(rows[:, j])) <= most)
+    return tuple(j for j in columns.ordered if len(np.unique(rows[:, j])) <= most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +144,7 @@ class OutcomeModel:
         try:
             self.members = tuple(
                 fit(
-                    Inputs(kernel, seen.numeric, seen.categorical, few, seen.trend),
+                    Inputs(kernel, seen, few),
                     rows,
                     z,
                     start=theta if warm else None,
@@ -172,13 +155,16 @@ class OutcomeModel:
         except LinAlgError as error:
             raise ModelError(f"the fit failed: {error}") from error
         each = [member.leave_one_out() for member in self.members]
-        evidence = _TEMPER * n * np.array([loo.log_density for loo in each])
+        density = np.array(
+            [loo.log_density - _LEAD * kernel.trend for loo, kernel in zip(each, kernels, strict=True)]
+        )
+        evidence = _TEMPER * n * density
         weights = np.exp(evidence - evidence.max())
         self.weights: Float[np.ndarray, " k"] = weights / weights.sum()
         means, variances = np.stack([loo.mean for loo in each]), np.stack([loo.variance for loo in each])
         mean = self.weights @ means
         variance = self.weights @ (variances + (means - mean) ** 2)
-        self.loo = LeaveOneOut.of(scaled, self.centre + self.scale * mean, self.scale**2 * variance)
+        self.loo = LeaveOneOut(scaled, self.centre + self.scale * mean, self.scale**2 * variance)
 
     def standardised(self, y: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         """Outcomes on the scale of the members; NaN outside the domain of the transform."""
@@ -225,7 +211,7 @@ def _from_scratch(
     few = _few_valued(rows, seen)
 
     def fitted(kernel: Kernel, z: Float[np.ndarray, " n"]) -> GaussianProcess:
-        return fit(Inputs(kernel, seen.numeric, seen.categorical, few, seen.trend), rows, z, steps=_STEPS)
+        return fit(Inputs(kernel, seen, few), rows, z, steps=_STEPS)
 
     tried: list[tuple[float, Transform, GaussianProcess]] = []
     for option in _candidates(y) if transform == "auto" else (transform,):

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from dse._bayes.families import Rows
+from dse._bayes.columns import Rows
 from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import Fitted
+from dse._bayes.surrogates import Fitted, joint_draws
 
 DRAWS = 256
 
@@ -147,7 +147,4 @@ class RankingEnsemble:
 def _draws(model: Fitted, rows: Rows, rng: np.random.Generator) -> Float[np.ndarray, "b n"]:
     """Joint draws of the function at rows, (b, n)."""
     mean, _ = model.predict(rows)
-    values, vectors = np.linalg.eigh(model.covariance(rows, rows))
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
-    result: Float[np.ndarray, "b n"] = mean + rng.standard_normal((DRAWS, len(rows))) @ root.T
-    return result
+    return joint_draws(mean, model.covariance(rows, rows), DRAWS, rng)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dse._bayes.families import Rows
+from dse._bayes.columns import Columns, Rows, check_training
 from dse._bayes.loo import LeaveOneOut, leave_one_out
-from dse._bayes.surrogates import Columns, FitError, check_training
+from dse._bayes.surrogates import FitError
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)

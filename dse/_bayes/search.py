@@ -12,7 +12,7 @@ the front in a single input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -24,7 +24,7 @@ from dse._bayes.acquisition import (
     log_expected_hypervolume_improvement,
 )
 from dse._bayes.feasibility import FeasibilityModel
-from dse._bayes.gp import LeaveOneOut
+from dse._bayes.loo import LeaveOneOut
 from dse._bayes.models import Cache, Columns, ModelError, OutcomeModel, SampledModel
 from dse.metrics import non_dominated
 
@@ -53,6 +53,8 @@ class SearchModel:
         Their objectives, minimised.
     columns
         Which columns of the rows are inputs of the models.
+    features
+        Those of the columns that follow from the others: designs are not neighbours by them.
     known
         Column that holds the exact cost of a known objective, by index of the objective.
     inputs
@@ -102,6 +104,7 @@ class SearchModel:
         costs: Float[np.ndarray, "n m"],
         columns: Columns,
         *,
+        features: Collection[int] = (),
         known: Mapping[int, int] | None = None,
         inputs: Mapping[int, Columns] | None = None,
         constraints: Float[np.ndarray, "n k"] | None = None,
@@ -120,6 +123,7 @@ class SearchModel:
         self._constraints = np.empty((n, 0)) if constraints is None else np.asarray(constraints)
         self._failed = none if failed_rows is None else failed_rows
         self._pending = none if pending_rows is None else pending_rows
+        self._chosen = [j for j in (*columns.numeric, *columns.categorical) if j not in features]
         self._known, self._inputs = dict(known or {}), dict(inputs or {})
         self.state: Cache = {} if state is None else state
         self.notes: list[str] = []
@@ -342,10 +346,10 @@ class SearchModel:
         """What to choose the next design by, (k,): its score, or what it would tell where that is due."""
         if not self.explores:
             return self.score(rows)
-        inputs = [*self._columns.numeric, *self._columns.categorical]
-        front = self._rows[self._met][non_dominated(self._costs[self._met])][:, inputs]
-        differing = np.min([(rows[:, inputs] != best).sum(axis=1) for best in front], axis=0)
-        near = np.flatnonzero(differing <= max(1, differing.min(initial=len(inputs))))
+        chosen = self._chosen
+        front = self._rows[self._met][non_dominated(self._costs[self._met])][:, chosen]
+        differing = np.min([(rows[:, chosen] != best).sum(axis=1) for best in front], axis=0)
+        near = np.flatnonzero(differing <= max(1, differing.min(initial=len(chosen))))
         values = np.full(len(rows), -np.inf)
         for part in np.array_split(near, len(near) // _ROWS + 1):
             values[part] = self._news(rows[part]) - _FAR * differing[part]

@@ -1,78 +1,31 @@
-"""Gaussian processes of several kernel families, fitted by maximum a posteriori, for prediction.
+"""Surrogates of one target, in its own units: what prediction needs of a model, and the plain process.
 
-A fit sees columns as encoded by a space: numeric ones and features in [0, 1], categorical codes. The
-target is standardised, and its constant mean and the coefficients of an optional trend have Gaussian
-priors and are integrated out, which turns them into terms of the kernel [Rasmussen06]_ (section 2.7).
-
-References
-----------
-.. [Rasmussen06] C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", MIT
-   Press 2006.
+A fit sees columns as encoded by a space: ordered ones and features in [0, 1], categorical codes. The
+target is standardised, and its constant mean is integrated out, as a term of the kernel.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, get_args
+from math import log
+from typing import Protocol, get_args
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize
+from scipy.linalg import LinAlgError
 
-from dse._bayes.families import Family, Kernel, Rows
-from dse._bayes.loo import LeaveOneOut, leave_one_out
+from dse._bayes.columns import Columns, Rows, check_training
+from dse._bayes.correlations import Shape
+from dse._bayes.gp import GaussianProcess, fit
+from dse._bayes.kernels import Covariance, Inputs, Kernel, Prior
+from dse._bayes.loo import LeaveOneOut
 
-with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message=r".*torch\.jit.*", category=DeprecationWarning)
-    import torch
-
-Trend: TypeAlias = Callable[[Rows], Float[np.ndarray, "n p"]]
-
-_STEPS = 60  # of L-BFGS; the posterior of tens of points is flat, and more steps predict no better
-_JITTER = 1e-6  # of the standardised target
-_LOG_BOUNDS = (-12.0, 8.0)
+# Predictions are weighted by their densities, which suffer more from too little noise than a search does.
+_NOISE = Prior.of(1, -4.0, 1.0, -3.0, log(1e-5), 1.0)
 
 
 class FitError(RuntimeError):
     """No model could be fitted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """What the columns of rows are.
-
-    Attributes
-    ----------
-    numeric, features
-        Columns in [0, 1]: knobs with an order, and numbers known of every candidate beforehand.
-    categorical
-        Columns of codes 0..k-1, compared for equality alone.
-    """
-
-    numeric: tuple[int, ...]
-    categorical: tuple[int, ...] = ()
-    features: tuple[int, ...] = ()
-
-    @property
-    def ordered(self) -> tuple[int, ...]:
-        """Numeric columns and features."""
-        return tuple(self.numeric) + tuple(self.features)
-
-    def varied(self, rows: Rows) -> Columns:
-        """Only the columns that take more than one value: the lengthscale of another is arbitrary."""
-        varies = (rows != rows[:1]).any(axis=0)
-        return Columns(*(tuple(c for c in part if varies[c]) for part in self.parts))
-
-    def without_features(self) -> Columns:
-        """Only the knobs."""
-        return Columns(self.numeric, self.categorical)
-
-    @property
-    def parts(self) -> tuple[tuple[int, ...], ...]:
-        """Numeric, categorical and feature columns."""
-        return self.numeric, self.categorical, self.features
 
 
 class Fitted(Protocol):
@@ -105,123 +58,78 @@ class Surrogate(Protocol):
         ...
 
 
-def check_training(rows: Rows, y: Float[np.ndarray, " n"]) -> None:
-    """Raise ``ValueError`` unless rows are (n, c) and y (n,), finite, with at least two rows."""
-    if rows.ndim != 2 or y.shape != (len(rows),):
-        raise ValueError(f"rows must be (n, c) and y (n,), got {rows.shape} and {y.shape}")
-    if len(rows) < 2:
-        raise ValueError(f"a fit needs at least 2 rows, got {len(rows)}")
-    if not (np.isfinite(rows).all() and np.isfinite(y).all()):
-        raise ValueError("rows and y must be finite")
+class SingleTarget:
+    """A process in the units of its target.
 
-
-class GaussianProcess:
-    """A fitted process; construct it by `fit_gp`.
-
-    Attributes
+    Parameters
     ----------
-    theta
-        Logarithms of the hyper-parameters.
-    noise
-        Variance of the noise, in squared units of the target.
-    loo
-        Closed form, at the fitted hyper-parameters.
-    trend_weights
-        Posterior mean of the coefficients of the trend, for the standardised target; (p,).
+    process
+        Of the standardised target, whose observations are first in it.
+    y
+        The target, (n,).
+    scale
+        Mean and standard deviation it was standardised with.
+    extended
+        From rows to the rows of the process; the same without it.
     """
 
     def __init__(
         self,
-        kernel: Kernel,
-        theta: Float[np.ndarray, " h"],
-        rows: Rows,
+        process: GaussianProcess,
         y: Float[np.ndarray, " n"],
-        trend: Functions,
         scale: tuple[float, float],
+        extended: Callable[[Rows], Rows] | None = None,
     ) -> None:
-        self._kernel, self.theta, self._rows, self._trend = kernel, theta, rows, trend
-        self.parameters = kernel.split(torch.from_numpy(theta))
-        self._centre, self._spread = scale
-        noise = float(self.parameters["noise"]) + _JITTER
-        self.noise = noise * self._spread**2
-        covariance = self._prior(rows, rows)
-        covariance[np.diag_indices_from(covariance)] += noise
-        factor, info = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
-        if int(info):
-            raise FitError("the covariance of the training rows is not positive definite")
-        self._factor = factor.numpy()
-        self._inverse = torch.cholesky_inverse(factor).numpy()
-        residual = (y - self._centre) / self._spread - trend.prior(rows)
-        self._weights = self._inverse @ residual
-        standard = leave_one_out(self._inverse, residual)
-        mean = y - self._spread * (residual - standard.mean)
-        self.loo = LeaveOneOut(y, mean, self._spread**2 * standard.variance)
-        basis = trend.basis(rows)
-        self.trend_weights = trend.mean + trend.variance * (basis.T @ self._weights)
-
-    def _prior(self, a: Rows, b: Rows) -> Float[np.ndarray, "n m"]:
-        kernel = self._kernel.matrix(self.parameters, a, b) + self._kernel.constant(a, b)
-        result: Float[np.ndarray, "n m"] = (
-            kernel + (self._trend.basis(a) * self._trend.variance) @ self._trend.basis(b).T
-        )
-        return result
+        self.process, (self._centre, self._spread) = process, scale
+        self._extended = extended if extended is not None else lambda rows: rows
+        self.noise = process.noise * self._spread**2
+        left_out = process.leave_one_out()
+        error = (left_out.y - left_out.mean)[: len(y)]
+        self.loo = LeaveOneOut(y, y - self._spread * error, self._spread**2 * left_out.variance[: len(y)])
 
     def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Mean and standard deviation of a new measurement of each row, (n,) each."""
-        cross = self._prior(rows, self._rows)
-        mean = cross @ self._weights + self._trend.prior(rows)
-        own = self._own(rows) - ((cross @ self._inverse) * cross).sum(axis=1)
-        deviation = np.sqrt(np.maximum(own, 0.0) + self.noise / self._spread**2)
-        return mean * self._spread + self._centre, deviation * self._spread
+        mean, variance = self.process.predict(self._extended(rows))
+        return mean * self._spread + self._centre, np.sqrt(variance * self._spread**2 + self.noise)
 
     def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
         """Posterior covariance of the function between rows, without noise, (n, m)."""
-        left, right = self._prior(rows_a, self._rows), self._prior(rows_b, self._rows)
-        result: Float[np.ndarray, "n m"] = self._spread**2 * (
-            self._prior(rows_a, rows_b) - left @ self._inverse @ right.T
-        )
-        return result
-
-    def _own(self, rows: Rows) -> Float[np.ndarray, " n"]:
-        with torch.no_grad():
-            own = self._kernel(self.parameters, self._kernel.distances(rows, rows)).numpy()
-        own = own + np.array([self._kernel.constant(row[None], row[None])[0, 0] for row in rows])
-        result: Float[np.ndarray, " n"] = own + (self._trend.basis(rows) ** 2 * self._trend.variance).sum(
-            axis=1
-        )
-        return result
+        left = self._extended(rows_a)
+        right = left if rows_a is rows_b else self._extended(rows_b)
+        return self._spread**2 * self.process.covariance(left, right)
 
 
-@dataclass(frozen=True, slots=True)
-class Functions:
-    """Functions whose coefficients have independent Gaussian priors, for a standardised target."""
+def standardising(y: Float[np.ndarray, " n"]) -> tuple[float, float]:
+    """Mean and standard deviation of a target, 1 for that of a constant one."""
+    return float(y.mean()), float(y.std()) or 1.0
 
-    functions: Trend | None
-    mean: Float[np.ndarray, " p"]
-    variance: Float[np.ndarray, " p"]
 
-    def basis(self, rows: Rows) -> Float[np.ndarray, "n p"]:
-        return np.zeros((len(rows), 0)) if self.functions is None else self.functions(rows)
-
-    def prior(self, rows: Rows) -> Float[np.ndarray, " n"]:
-        """Mean of the target before any measurement."""
-        result: Float[np.ndarray, " n"] = self.basis(rows) @ self.mean
-        return result
+def fit_process(
+    inputs: Covariance,
+    rows: Rows,
+    z: Float[np.ndarray, " n"],
+    *,
+    start: Float[np.ndarray, " h"] | None = None,
+    steps: int = 60,
+) -> GaussianProcess:
+    """Fit with the noise prior of predictions; a :class:`FitError` where no covariance can be factorised."""
+    try:
+        return fit(inputs, rows, z, start=start, steps=steps, noise=_NOISE)
+    except LinAlgError as error:
+        raise FitError(f"the covariance of the training rows cannot be factorised: {error}") from error
 
 
 def fit_gp(
     rows: Rows,
     y: Float[np.ndarray, " n"],
     columns: Columns,
-    seed: int = 0,
+    seed: int = 0,  # noqa: ARG001  nothing here is random; part of the common interface
     *,
-    family: Family = "matern32",
-    trend: Trend | None = None,
-    trend_prior: tuple[float, float] = (0.0, 1.0),
+    family: Shape = "matern32",
     start: Float[np.ndarray, " h"] | None = None,
-    steps: int = _STEPS,
+    steps: int = 60,
     scale: tuple[float, float] | None = None,
-) -> GaussianProcess:
+) -> SingleTarget:
     """Fit a Gaussian process by maximum a posteriori.
 
     Parameters
@@ -229,19 +137,13 @@ def fit_gp(
     rows, y
         Training rows (n, c) and targets (n,).
     columns
-        What the columns are. Those that do not vary are left out of this fit.
-    seed
-        Not used, since nothing here is random; part of the common interface.
+        What the columns are. Those that do not vary are left out of this fit; with trend columns the
+        process has a linear part in them.
     family
-        ``"rbf"``, ``"matern32"``, ``"matern52"``: of the scaled distance. ``"product32"``: a product of
-        one-dimensional Matern-3/2 kernels. ``"additive"``: a sum over the columns, their pairs and their
-        triples.
-    trend, trend_prior
-        Functions (n, p) of rows in units of the standardised target, added to the mean with
-        coefficients of this prior mean and variance.
+        Shape of the kernel.
     start, steps
-        Logarithms of the hyper-parameters to start from, as in `GaussianProcess.theta` of a fit with
-        the same varied columns, and steps of L-BFGS; 0 keeps the start.
+        Hyper-parameters to start from, as in `theta` of the process of a fit with the same varied columns,
+        and steps of L-BFGS; 0 keeps the start.
     scale
         Mean and standard deviation to standardise with, if not those of y.
 
@@ -250,104 +152,34 @@ def fit_gp(
     FitError
         The covariance of the training rows cannot be factorised.
     """
-    del seed
     check_training(rows, y)
-    if family not in get_args(Family):
-        raise ValueError(f"family must be one of {', '.join(get_args(Family))}, got {family!r}")
-    varied = columns.varied(rows)
-    kernel = Kernel(family, varied.ordered, varied.categorical)
-    if scale is None:
-        scale = (float(y.mean()), float(y.std()) or 1.0)
-    width = 0 if trend is None else trend(rows[:1]).shape[1]
-    terms = Functions(trend, np.full(width, trend_prior[0]), np.full(width, trend_prior[1]))
-    return fit_kernel(kernel, rows, y, terms, scale, start=start, steps=steps)
+    inputs = kernel_of(family, columns.varied(rows))
+    scale = standardising(y) if scale is None else scale
+    process = fit_process(inputs, rows, (y - scale[0]) / scale[1], start=start, steps=steps)
+    return SingleTarget(process, y, scale)
 
 
-def fit_kernel(
-    kernel: Kernel,
-    rows: Rows,
-    y: Float[np.ndarray, " n"],
-    trend: Functions,
-    scale: tuple[float, float],
-    *,
-    start: Float[np.ndarray, " h"] | None = None,
-    steps: int = _STEPS,
-) -> GaussianProcess:
-    """Fit the hyper-parameters of a kernel; the rest is as in `fit_gp`."""
-    target = (y - scale[0]) / scale[1] - trend.prior(rows)
-    basis = trend.basis(rows)
-    fixed = kernel.constant(rows, rows) + (basis * trend.variance) @ basis.T
-    theta = np.concatenate([np.full(block.size, block.start) for block in kernel.blocks])
-    if start is not None:
-        if start.shape != theta.shape:
-            raise ValueError(f"start must have {len(theta)} hyper-parameters, got {start.shape}")
-        theta = np.clip(start, *_LOG_BOUNDS)
-    if steps:
-        theta = _optimise(kernel, theta, rows, target, fixed, steps)
-    return GaussianProcess(kernel, theta, rows, y, trend, scale)
+def kernel_of(family: Shape, columns: Columns) -> Inputs:
+    """Kernel of a shape over columns.
 
-
-NO_TREND: Functions = Functions(None, np.zeros(0), np.zeros(0))
-
-
-def _optimise(
-    kernel: Kernel,
-    theta: Float[np.ndarray, " h"],
-    rows: Rows,
-    target: Float[np.ndarray, " n"],
-    fixed: Float[np.ndarray, "n n"],
-    steps: int,
-) -> Float[np.ndarray, " h"]:
-    """Minimise the negative log posterior of the hyper-parameters.
-
-    The kernel is computed for each pair of rows once, and only through it do gradients flow back:
-    that of the likelihood by the covariance is known, (A - A y y' A) / 2 with A its inverse.
+    Raises
+    ------
+    ValueError
+        There is no such shape.
     """
-    count = len(rows)
-    left, right = np.tril_indices(count, -1)
-    pairs = kernel.distances(np.concatenate([rows[left], rows[:1]]), np.concatenate([rows[right], rows[:1]]))
-    mean = torch.from_numpy(np.concatenate([np.full(b.size, b.mean) for b in kernel.blocks]))
-    deviation = torch.from_numpy(np.concatenate([np.full(b.size, b.deviation) for b in kernel.blocks]))
-    z = torch.from_numpy(target)
-    constant = torch.from_numpy(fixed)
-    low, high = torch.from_numpy(left), torch.from_numpy(right)
+    if family not in get_args(Shape):
+        raise ValueError(f"family must be one of {', '.join(get_args(Shape))}, got {family!r}")
+    return Inputs(Kernel(family, trend=bool(columns.trend)), columns)
 
-    def negative_log_posterior(point: Float[np.ndarray, " h"]) -> tuple[float, Any]:
-        leaf = torch.from_numpy(point.copy()).requires_grad_()
-        parameters = kernel.split(leaf)
-        values = kernel(parameters, pairs)
-        with torch.no_grad():
-            matrix = constant.clone()
-            matrix[low, high] += values[:-1]
-            matrix[high, low] += values[:-1]
-            matrix.diagonal().add_(values[-1] + parameters["noise"] + _JITTER)
-            factor, info = torch.linalg.cholesky_ex(matrix)
-            if int(info):
-                return 1e10, np.zeros_like(point)
-            inverse = torch.cholesky_inverse(factor)
-            weights = inverse @ z
-            loss = 0.5 * z @ weights + factor.diagonal().log().sum()
-            slope = 0.5 * (inverse - torch.outer(weights, weights))
-            trace = slope.diagonal().sum().reshape(1)
-            by_pair = torch.cat([2.0 * slope[low, high], trace])
-        penalty = 0.5 * (((leaf - mean) / deviation) ** 2).sum()
-        torch.autograd.backward(
-            [values, parameters["noise"], penalty], [by_pair, trace, torch.ones_like(penalty)]
-        )
-        assert leaf.grad is not None
-        return float(loss + penalty.detach()), leaf.grad.numpy()
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more slow fits of this size down, and sums would depend on their number
-    try:
-        result = minimize(
-            negative_log_posterior,
-            theta,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[_LOG_BOUNDS] * len(theta),
-            options={"maxiter": steps},
-        )
-    finally:
-        torch.set_num_threads(threads)
-    return np.asarray(result.x)
+def joint_draws(
+    mean: Float[np.ndarray, " n"],
+    covariance: Float[np.ndarray, "n n"],
+    count: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, "b n"]:
+    """Draws from a normal distribution whose covariance may be singular, (b, n)."""
+    values, vectors = np.linalg.eigh(covariance)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    result: Float[np.ndarray, "b n"] = mean + rng.standard_normal((count, len(mean))) @ root.T
+    return result

@@ -22,31 +22,24 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from jaxtyping import Float
 
+from dse._bayes.columns import Columns, Rows, check_training
 from dse._bayes.committee import Committee, members, stack
 from dse._bayes.coregionalisation import Coregionalised, fit_coregionalised
-from dse._bayes.families import Family, Rows
+from dse._bayes.correlations import Shape
 from dse._bayes.loo import LeaveOneOut
 from dse._bayes.ranking import RankingEnsemble
-from dse._bayes.surrogates import (
-    Columns,
-    FitError,
-    Fitted,
-    GaussianProcess,
-    Surrogate,
-    check_training,
-    fit_gp,
-)
+from dse._bayes.surrogates import FitError, Fitted, SingleTarget, Surrogate, fit_gp, standardising
 
 Way: TypeAlias = Literal["none", "mean", "icm", "rgpe", "auto"]
 
 SOURCE_ROWS = 300  #: of a larger source a random part is fitted
-_RHO = (0.5, 0.25)  # prior mean and variance of rho, between standardised predictions and targets
+_RHO = 0.5  # prior mean of rho, between standardised predictions and targets
 _RANKED = 8  # targets from which on their rank correlation with a source says something
 _LEAST_RANK = 0.2
 _AGAINST = -0.5  # rank correlation from which down a source runs against the target
@@ -85,13 +78,13 @@ class Task:
         has = ~missing.any(axis=0)
         if partial := np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0)).tolist():
             raise ValueError(f"source {self.name} has column {partial[0]} for some of its rows only")
-        shared = Columns(*(tuple(c for c in part if has[c]) for part in columns.parts))
-        if not any(shared.parts):
+        shared = columns.where(has)
+        if not len(shared):
             raise ValueError(f"source {self.name} has no parameter in common with the target")
         return shared
 
 
-class SourceModel:
+class SourceModel(SingleTarget):
     """A process fitted to a source once, in standardised units, that reads only the columns it has."""
 
     def __init__(self, task: Task, columns: Columns, seed: int) -> None:
@@ -101,28 +94,46 @@ class SourceModel:
         if len(kept) > SOURCE_ROWS:
             generator = np.random.default_rng([seed, 4])
             kept = np.sort(generator.choice(len(kept), SOURCE_ROWS, replace=False))
-        spread = float(task.y.std())
-        if not spread:
+        if not np.ptp(task.y):
             raise ValueError(f"source {task.name} has the same value {task.y[0]:g} for all its rows")
+        centre, spread = standardising(task.y)
+        z, unit = (task.y[kept] - centre) / spread, (0.0, 1.0)
         # Columns that it does not have are filled with anything: the fit leaves them out.
         rows = np.nan_to_num(task.rows[kept], nan=0.0)
-        self._process = fit_gp(
-            rows, (task.y[kept] - task.y.mean()) / spread, shared, family="matern52", scale=(0.0, 1.0)
-        )
-        self.noise = self._process.noise
+        super().__init__(fit_gp(rows, z, shared, family="matern52", scale=unit).process, z, unit)
 
-    @property
-    def loo(self) -> LeaveOneOut:
-        """Of the source's own targets."""
-        return self._process.loo
+
+class PriorMean(SingleTarget):
+    """A process about the sources' predictions, each times a coefficient rho of its own [Kennedy00]_.
+
+    Attributes
+    ----------
+    rho
+        Posterior means of the coefficients, (s,).
+    """
+
+    def __init__(
+        self, rows: Rows, y: Float[np.ndarray, " n"], columns: Columns, sources: Sequence[SourceModel]
+    ) -> None:
+        def extended(at: Rows) -> Rows:
+            return np.column_stack([at, *(source.predict(at)[0] for source in sources)])
+
+        trend = tuple(range(rows.shape[1], rows.shape[1] + len(sources)))
+        known, scale = extended(rows), standardising(y)
+        predicted = known[:, trend]
+        # What departs from the prior mean of rho is a linear part of the covariance.
+        rest = y - scale[1] * _RHO * predicted.sum(axis=1)
+        widened = replace(columns, trend=trend)
+        process = fit_gp(known, rest, widened, family="matern52", scale=scale).process
+        super().__init__(process, y, scale, extended)
+        self._sources = sources
+        self.rho = _RHO + np.exp(process.theta[-2]) * (predicted.T @ process.alpha)
 
     def predict(self, rows: Rows) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation in standardised units, (n,) each."""
-        return self._process.predict(rows)
-
-    def covariance(self, rows_a: Rows, rows_b: Rows) -> Float[np.ndarray, "n m"]:
-        """Posterior covariance in standardised units, (n, m)."""
-        return self._process.covariance(rows_a, rows_b)
+        """Mean and standard deviation of a new measurement of each row, (n,) each."""
+        mean, deviation = super().predict(rows)
+        predicted = np.sum([source.predict(rows)[0] for source in self._sources], axis=0)
+        return mean + self._spread * _RHO * predicted, deviation
 
 
 def fit_sources(tasks: Sequence[Task], columns: Columns, seed: int) -> tuple[SourceModel, ...]:
@@ -270,17 +281,11 @@ def _fit(
 ) -> Fitted:
     learnt: Any
     if way == "mean":
-
-        def predictions(at: Rows) -> Float[np.ndarray, "n s"]:
-            return np.column_stack([source.predict(at)[0] for source in sources])
-
-        process: GaussianProcess = fit_gp(
-            rows, y, columns, family="matern52", trend=predictions, trend_prior=_RHO
-        )
-        name, values, learnt = "rho", process.trend_weights, process
+        prior_mean = PriorMean(rows, y, columns, sources)
+        name, values, learnt = "rho", prior_mean.rho, prior_mean
     elif way != "rgpe":
         data = [(source.task.rows, source.task.y) for source in sources]
-        family: Family = "additive" if way == "icm" else "product32"
+        family: Shape = "additive" if way == "icm" else "product32"
         against = [
             len(y) >= _RANKED and spearman(source.predict(rows)[0], y) <= _AGAINST for source in sources
         ]

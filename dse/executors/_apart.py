@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
 
+from dse.executors._logs import begin, last_line
 from dse.executors._processes import die_after, kill_session
 from dse.executors._worker import pack
 from dse.executors.base import Kind, Outcome, ended, evaluate, one_line
@@ -28,6 +29,7 @@ def evaluate_apart(
     time_limit_s: float | None,
     timeout: Kind,
     is_wanted: Callable[[], bool],
+    log: Path | None = None,
 ) -> Outcome:
     """Evaluate in a new process and wait for it.
 
@@ -39,36 +41,52 @@ def evaluate_apart(
         Limit of the evaluation, and the kind of outcome that exceeding it is.
     is_wanted
         Asked now and then; the process is killed when it says no, or when this one goes.
+    log
+        File to which what it prints is added; otherwise that goes where this process's output goes.
     """
+    try:
+        out = None if log is None else begin(log, parameters)
+    except OSError as error:
+        reason = f"the log {log} cannot be written: {error.strerror or error}"
+        return Outcome("infrastructure", error=reason)
     with tempfile.TemporaryDirectory(prefix="evaluation-") as folder:
         job, result = Path(folder, "job"), Path(folder, "result")
         job.write_bytes(pickle.dumps((packed, dict(parameters))))
         child = subprocess.Popen(  # noqa: S603  our own interpreter
             [sys.executable, "-c", _CHILD, str(job), str(result)],
             # What this process can import, it can too.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+            },
             stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=out,
             start_new_session=True,
         )
-        begin = time.monotonic()
+        if out is not None:
+            os.close(out)
+        started = time.monotonic()
         try:
-            status = _wait(child, begin + (inf if time_limit_s is None else time_limit_s), is_wanted)
+            status = _wait(child, started + (inf if time_limit_s is None else time_limit_s), is_wanted)
         finally:
             kill_session(child.pid)
             child.wait()
             if child.stdin is not None:
                 child.stdin.close()
-        seconds = time.monotonic() - begin
+        seconds = time.monotonic() - started
+        printed = "" if log is None else last_line(log)
         if status is None and not is_wanted():
             return Outcome("infrastructure", error="the evaluation was cancelled", seconds=seconds)
         if status is None:
-            reason = f"the evaluation exceeded its time limit of {time_limit_s:g} s"
+            reason = f"the evaluation exceeded its time limit of {time_limit_s:g} s{printed}"
             return Outcome(timeout, error=reason, seconds=seconds)
         if result.exists():
             outcome: Outcome = pickle.loads(result.read_bytes())  # noqa: S301  written by our own child
             return outcome
         kind, reason = ended(status)
-        return Outcome(kind, error=reason, seconds=seconds)
+        return Outcome(kind, error=f"{reason}{printed}", seconds=seconds)
 
 
 def _wait(child: subprocess.Popen[bytes], deadline: float, is_wanted: Callable[[], bool]) -> int | None:

@@ -8,6 +8,7 @@ import pickle
 import time
 from multiprocessing.connection import Connection, wait
 
+from dse.executors._logs import captured
 from dse.executors._processes import die_after
 from dse.executors.base import Evaluator, Outcome, evaluate, one_line
 
@@ -16,7 +17,7 @@ BEGUN = b"begun"  # its evaluator is loaded, and the clock of the evaluation run
 
 
 def serve(connection: Connection) -> None:
-    """Evaluate (evaluator or ``None`` for the last one, parameters) until the other end is closed."""
+    """Evaluate (evaluator or ``None`` for the last one, parameters, log) until the other end is closed."""
     # A session of its own: an interrupt from the terminal reaches the campaign alone, and whatever
     # an evaluator starts can be found and ended.
     os.setsid()
@@ -27,7 +28,7 @@ def serve(connection: Connection) -> None:
     evaluator: Evaluator | None = None
     while True:
         try:
-            packed, parameters = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own parent
+            packed, parameters, log = pickle.loads(connection.recv_bytes())  # noqa: S301  from our own parent
         except EOFError:
             return
         if packed is not None:
@@ -40,7 +41,13 @@ def serve(connection: Connection) -> None:
         if evaluator is None:  # the last one could not be loaded
             raise RuntimeError("a worker must be sent an evaluator first")
         connection.send_bytes(BEGUN + repr(time.monotonic()).encode())
-        connection.send_bytes(pack(evaluate(evaluator, parameters)))
+        try:
+            with captured(log, parameters):
+                outcome = evaluate(evaluator, parameters)
+        except OSError as error:
+            reason = f"the log {log} cannot be written: {error.strerror or error}"
+            outcome = Outcome("infrastructure", error=reason)
+        connection.send_bytes(pack(outcome))
 
 
 def pack(outcome: Outcome) -> bytes:

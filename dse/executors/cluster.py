@@ -6,9 +6,11 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 from dse.executors._apart import evaluate_apart
+from dse.executors._logs import log_of, prepared
 from dse.executors.base import Closing, Evaluator, Kind, Outcome, SetupError, one_line
 from dse.space import Value
 
@@ -29,11 +31,13 @@ class Dask(Closing):
         least one.
     time_limit_s, timeout
         As `LocalProcesses` takes them; the start of the process counts.
+    logs
+        As `LocalProcesses` takes it; workers must see the folder too.
 
     Raises
     ------
     SetupError
-        Dask is not installed, or no scheduler answers at the address.
+        Dask is not installed, no scheduler answers at the address, or the folder cannot be made.
     ValueError
         An option out of range.
     """
@@ -45,6 +49,7 @@ class Dask(Closing):
         workers: int | None = None,
         time_limit_s: float | None = None,
         timeout: Literal["design", "infrastructure"] = "design",
+        logs: str | Path | None = None,
     ) -> None:
         if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
             raise ValueError(f"workers must be an integer of at least 1, got {workers!r}")
@@ -53,6 +58,7 @@ class Dask(Closing):
         if timeout not in ("design", "infrastructure"):
             raise ValueError(f"timeout must be design or infrastructure, got {timeout!r}")
         distributed = _dask()
+        self._logs = prepared(logs)
         self._is_ours = isinstance(client, str)
         if isinstance(client, str):
             try:
@@ -103,6 +109,7 @@ class Dask(Closing):
                 dict(parameters),
                 self._time_limit_s,
                 self._timeout,
+                log_of(self._logs, parameters),
                 pure=False,  # equal designs are tried again, not looked up
                 retries=0,
             )
@@ -167,7 +174,11 @@ def _outcome(future: Any) -> Outcome:
 
 
 def _on_worker(
-    packed: bytes, parameters: dict[str, Value], time_limit_s: float | None, timeout: Kind
+    packed: bytes,
+    parameters: dict[str, Value],
+    time_limit_s: float | None,
+    timeout: Kind,
+    log: Path | None,
 ) -> Outcome:
     """Evaluate on a worker, for as long as the scheduler wants the result."""
     worker = _dask().get_worker()
@@ -178,4 +189,6 @@ def _on_worker(
         task = worker.state.tasks.get(key)
         return task is not None and task.state in ("executing", "long-running")
 
-    return evaluate_apart(packed, parameters, time_limit_s=time_limit_s, timeout=timeout, is_wanted=is_wanted)
+    return evaluate_apart(
+        packed, parameters, time_limit_s=time_limit_s, timeout=timeout, is_wanted=is_wanted, log=log
+    )

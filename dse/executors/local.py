@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from math import inf
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Literal
 from weakref import WeakSet
 
+from dse.executors._logs import last_line, log_of, prepared
 from dse.executors._processes import kill_session
 from dse.executors._worker import BEGUN, HELLO, serve
 from dse.executors.base import Closing, Evaluator, Kind, Outcome, ended, one_line, pickled
@@ -37,6 +39,12 @@ class _Worker:
     is_there: bool = False
     begun: float | None = None
     deadline: float = inf
+    log: Path | None = None
+
+    @property
+    def last_line(self) -> str:
+        """What the evaluation printed last, as the end of a message."""
+        return "" if self.log is None else last_line(self.log)
 
 
 class LocalProcesses(Closing):
@@ -54,11 +62,14 @@ class LocalProcesses(Closing):
     timeout
         What exceeding the limit means: ``"design"``, the default, or ``"infrastructure"``, which is
         tried again.
+    logs
+        Folder for what evaluations print: a file per design, to which every attempt adds. Without one
+        it goes where the campaign's own output goes.
 
     Raises
     ------
-    ValueError
-        An option out of range.
+    ValueError, SetupError
+        An option out of range, or a folder that cannot be made.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class LocalProcesses(Closing):
         *,
         time_limit_s: float | None = None,
         timeout: Literal["design", "infrastructure"] = "design",
+        logs: str | Path | None = None,
     ) -> None:
         workers = _usable_cores() if workers is None else workers
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
@@ -78,6 +90,7 @@ class LocalProcesses(Closing):
         self.workers = workers
         self._time_limit_s = inf if time_limit_s is None else time_limit_s
         self._timeout: Kind = timeout
+        self._logs = prepared(logs)
         self._context = multiprocessing.get_context("spawn")
         self._team: list[_Worker] = []
         self._early: list[tuple[int, Outcome]] = []
@@ -117,12 +130,13 @@ class LocalProcesses(Closing):
             reason = f"a worker process cannot be started: {one_line(error)}"
             self._early.append((handle, Outcome("infrastructure", error=reason)))
             return handle
-        worker.handle, worker.begun = handle, None
+        worker.handle, worker.begun, worker.log = handle, None, log_of(self._logs, parameters)
         worker.deadline = time.monotonic() + _START_LIMIT_S
         has_it = worker.evaluator == packed
         worker.evaluator = packed
         with suppress(OSError):  # if it has just died, the next poll finds out
-            worker.connection.send_bytes(pickle.dumps((None if has_it else packed, dict(parameters))))
+            message = (None if has_it else packed, dict(parameters), worker.log)
+            worker.connection.send_bytes(pickle.dumps(message))
         return handle
 
     def _hire(self) -> _Worker:
@@ -179,14 +193,14 @@ class LocalProcesses(Closing):
                     'runs a campaign must do so under `if __name__ == "__main__":`',
                 )
             kind, reason = ended(exitcode)
-            return Outcome(kind, error=reason, seconds=seconds)
+            return Outcome(kind, error=f"{reason}{worker.last_line}", seconds=seconds)
         if time.monotonic() >= worker.deadline:
             begun = worker.begun
             self._dismiss(worker)
             if begun is None:
                 reason = f"a worker process was not ready within {_START_LIMIT_S:g} s"
                 return Outcome("infrastructure", error=reason)
-            reason = f"the evaluation exceeded its time limit of {self._time_limit_s:g} s"
+            reason = f"the evaluation exceeded its time limit of {self._time_limit_s:g} s{worker.last_line}"
             return Outcome(self._timeout, error=reason, seconds=time.monotonic() - begun)
         return None
 

@@ -33,6 +33,7 @@ from typing import Literal
 
 from filelock import FileLock
 
+from dse.executors._logs import last_line
 from dse.executors._results import Result, find, keep
 from dse.executors.base import OUTSIDE, Measurement, SetupError
 from dse.space import Value
@@ -204,7 +205,7 @@ class Program:
             status = process.wait(self.time_limit_s)
         except subprocess.TimeoutExpired:
             _end(process)
-            message = f"the program exceeded its time limit of {self.time_limit_s:g} s{_last_line(log)}"
+            message = f"the program exceeded its time limit of {self.time_limit_s:g} s{last_line(log)}"
             raise self._timeout_error(message) from None
         finally:
             _kill_group(process)  # whatever it left behind, or itself after an interrupt
@@ -281,25 +282,12 @@ def _check_status(status: int, log: Path) -> None:
     how = f"was ended by signal {-status}" if status < 0 else f"left with status {status}"
     is_outside = status in (os.EX_TEMPFAIL, *_CANNOT_RUN) or number in OUTSIDE
     error: Callable[[str], Exception] = InfrastructureError if is_outside else ProgramFailed
-    raise error(f"the program {how}{_last_line(log)}")
-
-
-def _last_line(log: Path) -> str:
-    """Last line that a program printed, as the end of a message."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 4096))
-        lines = file.read().decode("utf-8", "replace").split("\n")
-    shown = [line for line in (_printable(line) for line in lines) if line]
-    return f"; it said {shown[-1][:200]!r}" if shown else ""
-
-
-def _printable(line: str) -> str:
-    return "".join(letter for letter in line if letter.isprintable()).strip()
+    raise error(f"the program {how}{last_line(log)}")
 
 
 def _read_metrics(path: Path, log: Path) -> dict[str, Json]:
     if not path.is_file():
-        raise ProgramFailed(f"the program wrote no {path.name}{_last_line(log)}")
+        raise ProgramFailed(f"the program wrote no {path.name}{last_line(log)}")
     if (size := path.stat().st_size) > _LONGEST_METRICS:
         raise ProgramFailed(f"{path.name} must be at most {_LONGEST_METRICS} bytes, got {size}")
     try:

@@ -11,6 +11,7 @@ from math import inf
 from typing import Literal, Protocol
 
 from dse.executors.base import Evaluator, Executor, Outcome, SetupError, one_line
+from dse.fidelity import affordable
 from dse.store import StoreError
 from dse.trial import FINISHED, MEASURED, OPEN, Asked, Done, Event, Failed, Json, Started, State, Trial
 
@@ -31,6 +32,10 @@ class Searching(Protocol):
     @property
     def finished(self) -> int:
         """Number of trials that count towards the budget."""
+
+    @property
+    def spent(self) -> float:
+        """What the finished trials took from the budget: one each, or the price of their fidelity."""
 
     def ask(self, n: int = 1) -> list[Trial]:
         """Up to `n` trials to evaluate: released and lost ones first, none when there is nothing left."""
@@ -103,6 +108,8 @@ def run(
     most_abandoned: int = 3,
 ) -> None:
     """Evaluate designs on all workers until `budget` trials are finished or no design is left.
+
+    In a campaign with a fidelity the budget is one of full evaluations, and every trial takes its price.
 
     Results that are found at the same moment are told in the order of their trials. With one worker
     the history depends on the seed alone; with several also on which result came first.
@@ -211,13 +218,14 @@ class _Session:
     @property
     def wanted(self) -> int:
         """Trials to ask for now."""
-        left = self.budget - self.campaign.finished - len(self.running) - len(self.waiting)
-        return min(self.free, left)
+        begun = [*self.running.values(), *self.waiting.values()]
+        left = self.budget - self.campaign.spent - sum(trial.price for trial in begun)
+        return min(self.free, affordable(left))  # each may be a full evaluation
 
     def submit(self, trial: Trial) -> None:
         self.campaign.start(trial)
         self.emit(Started, trial)
-        self.running[self.executor.submit(self.evaluator, trial.parameters)] = trial
+        self.running[self.executor.submit(self.evaluator, trial.settings)] = trial
 
     def collect(self, timeout_s: float, *, silent: bool = False) -> None:
         """Tell what has finished."""
@@ -273,7 +281,8 @@ class _Session:
 
     def emit(self, kind: type[Event], trial: Trial) -> None:
         if self.on_event is not None:
-            self.on_event(kind(trial, self.campaign.finished, self.budget))
+            campaign = self.campaign
+            self.on_event(kind(trial, campaign.finished, self.budget, campaign.spent))
 
     def leave(self) -> None:
         """Stop what is under way; whatever this run began and did not finish is asked again."""

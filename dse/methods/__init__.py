@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
+from dse.fidelity import Fidelity
+from dse.history import History
 from dse.methods.base import Method, Proposal, check
 from dse.objective import Objective
 from dse.space import Space
+from dse.transfer import Source
 
 __all__ = ["METHODS", "Method", "Proposal", "make"]
 
@@ -28,17 +31,25 @@ class _Entry:
     needs: tuple[str, str] | None = None
     transfers: bool = False
     weighs_cost: bool = False
+    with_fidelity: tuple[str, str] | None = None  #: module and class where there is a choice of fidelities
 
 
+_SEARCH = _Entry(
+    "dse.methods.bayesian",
+    "BayesianSearch",
+    transfers=True,
+    weighs_cost=True,
+    with_fidelity=("dse.methods.fidelity", "FidelitySearch"),
+)
 _ENTRIES = {
     "random": _Entry("dse.methods.sequence", "SequenceSearch"),
     "sobol": _Entry("dse.methods.sequence", "SequenceSearch"),
     "nsga2": _Entry("dse.methods.evolutionary", "EvolutionarySearch"),
     "tpe": _Entry("dse.methods.tpe", "TreeParzenSearch", ("optuna", "optuna")),
-    "qlognehvi": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True, weighs_cost=True),
-    "qlognparego": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True, weighs_cost=True),
+    "qlognehvi": _SEARCH,
+    "qlognparego": _SEARCH,
     "predict": _Entry("dse.methods.active", "ActiveLearning", transfers=True),
-    "auto": _Entry("dse.methods.bayesian", "BayesianSearch", transfers=True, weighs_cost=True),
+    "auto": _SEARCH,
 }
 
 METHODS = tuple(_ENTRIES)  #: names that `make` takes
@@ -54,6 +65,7 @@ def make(
     initial: int | None = None,
     transfer: Sequence[Any] = (),
     cost_aware: bool = False,
+    fidelity: Fidelity | None = None,
 ) -> Method:
     """Method of a name, ready to propose.
 
@@ -72,11 +84,14 @@ def make(
         Earlier campaigns to learn from. A method that learns no model says in a note that it does not.
     cost_aware
         Improvement per second of evaluation, for the methods that know improvements.
+    fidelity
+        Of the evaluations; methods that know no improvements propose full ones alone, and say so in a note.
 
     Raises
     ------
     ValueError
-        An unknown name, no objective, or a seed or `initial` out of range.
+        An unknown name, no objective, a seed or `initial` out of range, or a transfer source that has
+        nothing in common with the problem or contradicts it.
     ModuleNotFoundError
         The method needs an extra that is not installed; the message says which.
 
@@ -94,8 +109,13 @@ def make(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
     check(objectives, seed=seed, initial=initial)
     entry = _ENTRIES[name]
+    sources = [Source.of(given, f"source {i}") for i, given in enumerate(transfer, 1) if entry.transfers]
+    for source in sources:
+        source.check(space, objectives)
     try:
-        factory = getattr(import_module(entry.module), entry.name)
+        chooses = fidelity is not None and entry.with_fidelity is not None
+        module, kind = entry.with_fidelity if chooses and entry.with_fidelity else (entry.module, entry.name)
+        factory = getattr(import_module(module), kind)
         method: Method = factory(
             space,
             tuple(objectives),
@@ -103,8 +123,9 @@ def make(
             method=name,
             seed=seed,
             initial=initial,
-            **({"transfer": tuple(transfer)} if entry.transfers else {}),
+            **({"transfer": tuple(sources)} if entry.transfers else {}),
             **({"cost_aware": cost_aware} if entry.weighs_cost else {}),
+            **({"fidelity": fidelity} if chooses else {}),
         )
     except ModuleNotFoundError as error:
         if entry.needs is None or error.name is None or error.name.partition(".")[0] != entry.needs[0]:
@@ -114,18 +135,36 @@ def make(
             f"method {name} needs {package}, which is not installed: pip install 'bitfront[{extra}]'",
             name=package,
         ) from None
-    return _WithoutTransfer(method, name) if transfer and not entry.transfers else method
+    if transfer and not entry.transfers:
+        note = f"{name} learns no model, so nothing is transferred from other campaigns"
+        method = _WithoutTransfer(method, note)
+    if fidelity is not None and not chooses:
+        note = (
+            f"{name} does not choose fidelities: every design is evaluated at {fidelity.name} {fidelity.full}"
+        )
+        method = _AtFullFidelity(method, note, fidelity)
+    return method
 
 
 class _WithoutTransfer:
     """A method that cannot learn from earlier campaigns, and says so once."""
 
-    def __init__(self, method: Method, name: str) -> None:
-        self._method = method
-        self._note = f"{name} learns no model, so nothing is transferred from other campaigns"
+    def __init__(self, method: Method, note: str) -> None:
+        self._method, self._note = method, note
 
-    def propose(self, number: int, history: Any, n: int) -> Proposal:
+    def propose(self, number: int, history: History, n: int) -> Proposal:
         proposal = self._method.propose(number, history, n)
         if number > 0 and history.asked:
             return proposal
-        return Proposal(proposal.designs, (self._note, *proposal.notes))
+        return replace(proposal, notes=(self._note, *proposal.notes))
+
+
+class _AtFullFidelity:
+    """A method that chooses no fidelity: it sees full evaluations and proposes them, and says so once."""
+
+    def __init__(self, method: Method, note: str, fidelity: Fidelity) -> None:
+        self._method, self._note, self._full = method, note, fidelity.full
+
+    def propose(self, number: int, history: History, n: int) -> Proposal:
+        proposal = self._method.propose(number, history.at(self._full), n)
+        return replace(proposal, once=(self._note,))

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dse.fidelity import Level
 from dse.history import History
 from dse.objective import Objective
 from dse.space import Design, Space
@@ -26,10 +27,16 @@ class Proposal:
         Feasible, distinct and new to the campaign; fewer than wanted where fewer are left.
     notes
         For the record: a fallback, a warning of a fit.
+    levels
+        Fidelity of each design; empty for full.
+    once
+        As notes, but kept only where the campaign does not have them yet.
     """
 
     designs: tuple[Design, ...]
     notes: tuple[str, ...] = ()
+    levels: tuple[Level, ...] = ()
+    once: tuple[str, ...] = ()
 
 
 class Method(Protocol):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from dse.features import Features, Scale
 from dse.history import History
 from dse.methods.base import Proposal, Start, default_initial, stream
 from dse.metrics import non_dominated
@@ -37,6 +38,14 @@ _MUTATIONS = 32  # random neighbours of a design, where real parameters have no 
 _MODEL, _POOL_STREAM, _NEAR, _CLIMB = 11, 12, 13, 14
 
 
+class Scoring(Protocol):
+    """What a climb needs of a model."""
+
+    def worth(self, rows: Float[np.ndarray, "k c"]) -> Float[np.ndarray, " k"]:
+        """What to choose the next design by, (k,)."""
+        ...
+
+
 class BayesianSearch:
     """Search by Gaussian processes and noisy expected improvement, in closed form where there is one.
 
@@ -51,7 +60,8 @@ class BayesianSearch:
         sources' best.
     transfer
         Earlier campaigns or data frames. Their predictions are the prior mean, times a coefficient that is
-        learnt, in one more member of each objective's committee, which its left-out predictions weight.
+        learnt, in one more member of each objective's committee, which its left-out predictions weight. A
+        source that does not predict its own left-out results is left out of the models, with a note.
     cost_aware
         Improvement per second of evaluation, where the history has times that differ.
     """
@@ -79,6 +89,8 @@ class BayesianSearch:
         self._initial = min(default_initial(space), most) if initial is None else initial
         self._start = Start(space, seed=seed, sobol=True)
         self._known: dict[tuple[int, Design], float] = {}
+        self._features = Features(space, self._objectives, seed)
+        self._scale = Scale()
         self._state: dict[Any, Any] = {}
 
     def propose(self, number: int, history: History, n: int) -> Proposal:
@@ -109,9 +121,17 @@ class BayesianSearch:
     def _transfer_notes(self, model: SearchModel) -> list[str]:
         notes = []
         for j, (objective, part) in enumerate(zip(self._objectives, model.models, strict=False)):
-            if part is not None and self._predictions[j] is not None:
-                names = ", ".join(source.name for source in self._predictions[j].models)
+            predictions = self._predictions[j]
+            if part is None or predictions is None:
+                continue
+            if predictions.models:
+                names = ", ".join(source.name for source in predictions.models)
                 notes.append(f"transfer of {objective.name} from {names}: weight {part.weights[-1]:.2f}")
+            notes += [
+                f"no transfer of {objective.name} from {source.name}: it does not predict its own results, "
+                f"R2 {source.quality:.2f}"
+                for source in predictions.left_out
+            ]
         return notes
 
     @cached_property
@@ -121,7 +141,7 @@ class BayesianSearch:
         for objective in self._objectives:
             known = objective.known is not None or not self._sources
             each = None if known else SourcePredictions(self._sources, self._space, objective, self._seed)
-            found.append(each if each is not None and each.models else None)
+            found.append(each)
         return found
 
     def _inputs(self, j: int) -> Columns:
@@ -136,7 +156,8 @@ class BayesianSearch:
         start = self._width + len(self._known_objectives)
         counts = [0 if found is None else len(found.models) for found in self._predictions]
         begin = start + sum(counts[:j])
-        return Columns(parts[0], parts[1], tuple(range(begin, begin + counts[j])))
+        features = self._features.columns(j, start + sum(counts))
+        return Columns((*parts[0], *features), parts[1], trend=tuple(range(begin, begin + counts[j])))
 
     def model(self, number: int, history: History, *, also_pending: Sequence[Design] = ()) -> SearchModel:
         """Models of a history, as trial `number` sees them.
@@ -148,21 +169,34 @@ class BayesianSearch:
         """
         from dse._bayes.search import SearchModel
 
+        self._scale_features(history)
         return SearchModel(
             self._rows(history.done),
             history.costs,
             self._columns,
+            features=self._space.encode([]).features,
             known={j: self._width + place for place, j in enumerate(self._known_objectives)},
             inputs={j: self._inputs(j) for j in range(len(self._objectives))},
             constraints=history.constraints,
             failed_rows=self._rows(history.failed),
             pending_rows=self._rows((*history.pending, *also_pending)),
-            reference=np.array([_threshold(objective) for objective in self._objectives]),
+            reference=self._thresholds,
             seconds=history.seconds if self._cost_aware else None,
             scalarise=self._scalarise,
             seed=int(stream(self._seed, _MODEL, number).integers(2**31)),
             state=self._state,
         )
+
+    def _scale_features(self, history: History) -> None:
+        """Set the scale of the features by a history, for all rows from now on."""
+        scale = self._features.scale(history.done)
+        if scale != self._scale:
+            self.__dict__.pop("_every_row", None)
+            self._scale = scale
+
+    @cached_property
+    def _thresholds(self) -> Float[np.ndarray, " m"]:
+        return np.array([_threshold(objective) for objective in self._objectives])
 
     @property
     def _known_objectives(self) -> list[int]:
@@ -184,7 +218,7 @@ class BayesianSearch:
         return sum(len(part) for part in self._column_parts)
 
     def _rows(self, designs: Sequence[Design]) -> Float[np.ndarray, "n c"]:
-        """Encoding of designs, then a column per known objective, its exact cost, then predictions."""
+        """Encoding of designs, then known objectives, their exact costs, then predictions, then features."""
         rows = self._space.encode(designs).rows.reshape(len(designs), self._width)
         exact = [
             self._objectives[j].cost(np.array([self._exact(j, design) for design in designs]))
@@ -193,7 +227,8 @@ class BayesianSearch:
         predicted = [found(designs) for found in self._predictions if found is not None and len(designs)]
         if not len(designs):
             predicted = [np.empty((0, len(f.models))) for f in self._predictions if f is not None]
-        return np.column_stack([rows, *exact, *predicted])
+        features = self._scale(self._features.values(designs))
+        return np.column_stack([rows, *exact, *predicted, features])
 
     def _exact(self, j: int, design: Design) -> float:
         """Value of a known objective, computed once per design."""
@@ -232,7 +267,7 @@ class BayesianSearch:
     def _every(self) -> list[Design] | None:
         """All feasible designs, where there are few."""
         size = self._space.size
-        most = _ENUMERATED_KNOWN if self._known_objectives else _ENUMERATED
+        most = _ENUMERATED_KNOWN if self._known_objectives or self._features else _ENUMERATED
         if size is None or (size > most and not self._space.is_table):
             return None
         return list(self._space.designs())
@@ -246,7 +281,7 @@ class BayesianSearch:
     def _pool(self) -> list[Design]:
         return list(islice(self._space.sequence(stream(self._seed, _POOL_STREAM)), _POOL))
 
-    def _climb(self, place: int, history: History, model: SearchModel, blocked: set[Design]) -> Design | None:
+    def _climb(self, place: int, history: History, model: Scoring, blocked: set[Design]) -> Design | None:
         from dse._bayes.maximise import maximise
         from dse._bayes.models import ModelError
 

@@ -15,66 +15,42 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from dse.history import History
-from dse.methods.base import Proposal, Start, default_initial, stream
-from dse.methods.mixed import Gene, Genome, Number, Repair, ranked
-from dse.objective import Objective
-from dse.space import Design, Space
+from dse.methods.mixed import Gene, Number
+from dse.methods.population import PopulationSearch, Wish
+from dse.space import Design
 
 _POPULATION = 20
 _ROUNDS = 5  # generations of children before a search for a new one is given up
 
 
-class EvolutionarySearch:
+class EvolutionarySearch(PopulationSearch):
     """NSGA-II [Deb02]_ with one population, replaced one by one [Durillo09]_."""
 
-    def __init__(
-        self,
-        space: Space,
-        objectives: Sequence[Objective],
-        outcome_constraints: Sequence[Any] = (),  # noqa: ARG002  the history has what they give
-        *,
-        method: str = "nsga2",  # noqa: ARG002
-        seed: int,
-        initial: int | None = None,
-    ) -> None:
+    need = "parents need"
+
+    def __init__(self, *problem: Any, **options: Any) -> None:
         import pymoo  # noqa: F401  asked for now, so that a missing one is reported before the campaign
 
-        self._seed = seed
-        self._objectives = len(objectives)
-        self._initial = default_initial(space) if initial is None else initial
-        self._start = Start(space, seed=seed, sobol=True)
-        self._genome = Genome(space)
-        self._repair = Repair(space)
+        super().__init__(*problem, **options)
 
-    def propose(self, number: int, history: History, n: int) -> Proposal:
-        """Children of the best so far; the Sobol sequence until there are enough evaluations."""
-        if len(history.asked) < self._initial:
-            return Proposal(self._start.next(history, n))
-        designs, costs, violations = ranked(history)
-        if len(designs) < 2 or not self._genome.genes:
-            note = f"Sobol design: parents need 2 evaluations, got {len(designs)}"
-            return Proposal(self._start.next(history, n), (note,) if self._genome.genes else ())
-        rng = stream(self._seed, 1, number)
-        taken = set(history.asked)
+    def _found(self, wish: Wish) -> list[Design]:
+        """Children of the best so far."""
         found: list[Design] = []
-        for children in self._children(designs, costs, violations, n, rng):
-            for wish in children:
-                if len(found) < n and (child := self._repair(wish, taken, rng)) is not None:
+        for children in self._children(wish.designs, wish.costs, wish.violations, wish.n, wish.rng):
+            for wished in children:
+                if len(found) < wish.n and (child := self._repair(wished, wish.taken, wish.rng)) is not None:
                     found.append(child)
-                    taken.add(child)
-            if len(found) == n:
-                return Proposal(tuple(found))
-        order = np.lexsort((costs.sum(axis=1), violations))[:_POPULATION]
-        found += self._repair.neighbours([designs[i] for i in order], taken, rng, n - len(found))
-        return Proposal((*found, *self._start.next(history, n - len(found), without=found)))
+                    wish.taken.add(child)
+            if len(found) == wish.n:
+                break
+        return found
 
     def _children(
         self,

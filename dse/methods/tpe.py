@@ -13,77 +13,48 @@ References
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from dse.history import History
-from dse.methods.base import Proposal, Start, default_initial, stream
-from dse.methods.mixed import Gene, Genome, Number, Repair, ranked
-from dse.objective import Objective
+from dse.methods.mixed import Gene, Number
+from dse.methods.population import PopulationSearch, Wish
 from dse.space import Design, Space
 
 _ASKED = 15  # wishes per design, after which neighbours of the best are searched for a legal, new one
-_BEST = 20
 
 
-class TreeParzenSearch:
+class TreeParzenSearch(PopulationSearch):
     """Multivariate TPE. The study is rebuilt from the history before every proposal."""
 
-    def __init__(
-        self,
-        space: Space,
-        objectives: Sequence[Objective],
-        outcome_constraints: Sequence[Any] = (),
-        *,
-        method: str = "tpe",  # noqa: ARG002
-        seed: int,
-        initial: int | None = None,
-    ) -> None:
+    need = "TPE needs"
+
+    def __init__(self, space: Space, *problem: Any, **options: Any) -> None:
         import optuna  # noqa: F401  asked for now, so that a missing one is reported before the campaign
 
-        self._seed = seed
-        self._objectives = len(objectives)
-        self._constrained = bool(outcome_constraints)
+        super().__init__(space, *problem, **options)
         self._conditional = any(parameter.active_if is not None for parameter in space.parameters)
-        self._initial = default_initial(space) if initial is None else initial
-        self._start = Start(space, seed=seed, sobol=True)
-        self._genome = Genome(space)
-        self._repair = Repair(space)
 
-    def propose(self, number: int, history: History, n: int) -> Proposal:
-        """What Optuna would try next; the Sobol sequence until there are enough evaluations."""
-        if len(history.asked) < self._initial:
-            return Proposal(self._start.next(history, n))
-        designs, costs, violations = ranked(history)
-        if len(designs) < 2 or not self._genome.genes:
-            note = f"Sobol design: TPE needs 2 evaluations, got {len(designs)}"
-            return Proposal(self._start.next(history, n), (note,) if self._genome.genes else ())
-        rng = stream(self._seed, 1, number)
-        taken = set(history.asked)
+    def _found(self, wish: Wish) -> list[Design]:
+        """What Optuna would try next."""
         found: list[Design] = []
         with _quiet():
-            study = self._study(int(rng.integers(2**31)))
-            told = self._constrained or violations.any()
-            for design, values, violation in zip(designs, costs.tolist(), violations.tolist(), strict=True):
+            study = self._study(int(wish.rng.integers(2**31)))
+            told = self._constrained or wish.violations.any()
+            evaluated = zip(wish.designs, wish.costs.tolist(), wish.violations.tolist(), strict=True)
+            for design, values, violation in evaluated:
                 self._add(study, design, values=values, constraints={"feasible": violation} if told else {})
-            for design in history.pending:
+            for design in wish.history.pending:
                 self._add(study, design)
-            for _ in range(_ASKED * n):
-                if len(found) == n:
-                    return Proposal(tuple(found))
-                trial = study.ask()
-                wish = self._genome.design(partial(_suggest, trial))
-                if (design_or_none := self._repair(wish, taken, rng)) is not None:
+            for _ in range(_ASKED * wish.n):
+                if len(found) == wish.n:
+                    break
+                wished = self._genome.design(partial(_suggest, study.ask()))
+                if (design_or_none := self._repair(wished, wish.taken, wish.rng)) is not None:
                     found.append(design_or_none)
-                    taken.add(design_or_none)
-        if len(found) < n:
-            order = np.lexsort((costs.sum(axis=1), violations))[:_BEST]
-            found += self._repair.neighbours([designs[i] for i in order], taken, rng, n - len(found))
-        return Proposal((*found, *self._start.next(history, n - len(found), without=found)))
+                    wish.taken.add(design_or_none)
+        return found
 
     def _study(self, seed: int) -> Any:
         import optuna

@@ -11,6 +11,8 @@ import click
 
 from studies.refusal import check_folder, refuse
 
+WORKERS = 2  #: evaluations at a time, unless a number is given
+
 
 @click.command()
 @click.argument("config", type=click.Path(path_type=Path), required=False)
@@ -49,9 +51,8 @@ from studies.refusal import check_folder, refuse
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Evaluations at a time; in a co-design campaign, processes that train replicates.",
+    help="Evaluations at a time: 2 if nothing is said, or as many as the Dask scheduler has threads for. In "
+    "a co-design campaign, processes that train replicates.",
 )
 @click.option("--report/--no-report", default=True, show_default=True, help="Write report.html at the end.")
 def campaign(
@@ -68,7 +69,7 @@ def campaign(
     data: Path | None,
     executor: str,
     folder: Path | None,
-    workers: int,
+    workers: int | None,
     report: bool,
 ) -> None:
     """Search a design space for its Pareto front with few evaluations.
@@ -98,7 +99,8 @@ def campaign(
         if config is not None and _is_codesign(config):
             if executor != "local":
                 refuse(f"--executor: is for tables and outside programs, {config} is a co-design campaign")
-            _codesign(config, folder, changes | ({"data": data} if data else {}), transfer, workers)
+            given = changes if data is None else {**changes, "data": data}
+            _codesign(config, folder, given, transfer, workers or WORKERS)
         elif data is not None:
             refuse(f"--data: is for co-design campaigns, {source} says itself where its designs are")
         else:
@@ -189,7 +191,7 @@ def _generic(
     changes: dict[str, Any],
     transfer: tuple[Path, ...],
     executor: str,
-    workers: int,
+    workers: int | None,
     report: bool,
 ) -> None:
     from dse import CampaignLocked, StoreError
@@ -197,10 +199,10 @@ def _generic(
     from dse.space import ConstraintError
     from studies.campaigns.config import known_method
     from studies.campaigns.expressions import ExpressionError
-    from studies.campaigns.problem import problem_of, sources_of
+    from studies.campaigns.problem import problem_of, sources_of, transfer_of
     from studies.campaigns.progress import Progress
     from studies.campaigns.report import write_report
-    from studies.campaigns.run import Options, run_campaign
+    from studies.campaigns.run import EXECUTORS, Options, run_campaign
     from studies.config import ConfigError
     from studies.console import new_console
 
@@ -215,8 +217,8 @@ def _generic(
         method=method,
         initial=settings.initial,
         executor=executor,
-        workers=workers,
-        transfer=sources_of(transfer, problem),
+        workers=workers or (None if executor not in EXECUTORS else WORKERS),
+        transfer=sources_of(transfer or transfer_of(settings, source, folder), problem),
     )
     out = new_console()
     progress = Progress(out)

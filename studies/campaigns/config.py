@@ -122,12 +122,16 @@ class SourceTable(Table):
 
 
 class CampaignFile(Table):
-    """A whole campaign: `program` with `parameters`, or `table`; never both."""
+    """A whole campaign: `program` with `parameters`, or `table`; never both.
+
+    `transfer` holds run folders and CSV files of earlier campaigns to learn from.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     budget: PositiveInt = 50
     method: Annotated[str, AfterValidator(known_method)] = "auto"
     initial: PositiveInt | None = None
+    transfer: list[Name] = Field(default_factory=list)
     program: ProgramTable | None = None
     table: SourceTable | None = None
     parameters: list[ParameterTable] = Field(default_factory=list)

@@ -309,7 +309,7 @@ def slices(
     for index, name in enumerate(names):
         row, column = index // _ACROSS + 1, index % _ACROSS + 1
         position = space.names.index(name)
-        active = done[[not _is_missing(value) for value in done[name]]]
+        active = done[[not is_missing(value) for value in done[name]]]
         if name in asleep and not active.empty:
             # Nothing to predict: the trials in which it is active are all there is to show.
             figure.add_trace(_trials(active, active[name].map(_shown), wanted), row, column)
@@ -376,7 +376,8 @@ def _trials(rows: pd.DataFrame, across: pd.Series[Any], wanted: Wanted) -> go.Sc
     )
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell of a table holds nothing, as that of an inactive parameter."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 

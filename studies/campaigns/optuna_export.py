@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from studies.campaigns.figures import text_of
+from studies.campaigns.figures import is_missing, text_of
 from studies.campaigns.runs import Run, RunError
 
 _STATES = {"done": "COMPLETE", "infeasible": "COMPLETE", "pending": "WAITING", "running": "RUNNING"}
@@ -55,14 +54,10 @@ def export(run: Run, path: Path) -> int:
     return len(trials)
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def _distribution(parameter: Mapping[str, Any], run: Run) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    seen = [value for value in run.frame[parameter["name"]] if not _is_missing(value)]
+    seen = [value for value in run.frame[parameter["name"]] if not is_missing(value)]
     low, high = parameter.get("low"), parameter.get("high")
     choices = parameter.get("choices")
     if isinstance(choices, Mapping):  # a long column of a table
@@ -88,13 +83,13 @@ def _trial(run: Run, row: Mapping[Any, Any], distributions: Mapping[str, Any]) -
     for description in run.parameters:
         name = description["name"]
         value = row[name]
-        if _is_missing(value) and None not in (description.get("choices") or ()):
+        if is_missing(value) and None not in (description.get("choices") or ()):
             continue  # inactive
         if description["kind"] == "permutation":
             value = text_of(value)
         elif isinstance(distributions[name], IntDistribution):
             value = int(value)
-        elif isinstance(distributions[name], CategoricalDistribution) and _is_missing(value):
+        elif isinstance(distributions[name], CategoricalDistribution) and is_missing(value):
             value = None
         parameters[name] = value
     state = TrialState[_STATES.get(row["trial_state"], "FAIL")]
@@ -103,7 +98,7 @@ def _trial(run: Run, row: Mapping[Any, Any], distributions: Mapping[str, Any]) -
     attributes = {
         key: value
         for key, value in others.items()
-        if isinstance(value, str | int | float) and not _is_missing(value)
+        if isinstance(value, str | int | float) and not is_missing(value)
     }
     breaks = float(row["trial_state"] == "infeasible")
     made = create_trial(
@@ -114,7 +109,7 @@ def _trial(run: Run, row: Mapping[Any, Any], distributions: Mapping[str, Any]) -
         user_attrs=attributes,
         constraints={"outcome": breaks} if run.outcomes and complete else None,
     )
-    if complete and not _is_missing(row["trial_seconds"]) and made.datetime_complete is not None:
+    if complete and not is_missing(row["trial_seconds"]) and made.datetime_complete is not None:
         # Optuna has no duration: the end is now, the begin so long before.
         end: datetime = made.datetime_complete
         made.datetime_start = datetime.fromtimestamp(end.timestamp() - float(row["trial_seconds"]))

@@ -8,21 +8,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dse import Objective, Space
 from dse.executors import Program
 from dse.objective import OutcomeConstraint
 from dse.space import Categorical, ConstraintError, Integer, Ordinal, Permutation, PowerOfTwo, Real
 from dse.space.parameter import Parameter
+from dse.transfer import Source
 from studies.campaigns.config import CampaignFile, ObjectiveTable, ParameterTable, relative_to
 from studies.campaigns.expressions import Expression, Rule
 from studies.campaigns.runs import RunError, read_run
-from studies.campaigns.tables import DesignTable, TableError, read_table
+from studies.campaigns.tables import DesignTable, TableError, read_csv, read_table
 from studies.config import ConfigError, load
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +150,9 @@ def _beside(file: Path, text: str, *, program: bool) -> str:
 
 def _identity(config: CampaignFile) -> dict[str, Any]:
     """Configuration as JSON, without what may change when a run goes on."""
-    return config.model_dump(mode="json", exclude_none=True, exclude={"budget", "seed", "method", "initial"})
+    return config.model_dump(
+        mode="json", exclude_none=True, exclude={"budget", "seed", "method", "initial", "transfer"}
+    )
 
 
 def _rules(texts: Sequence[str], space: Space) -> list[Rule]:
@@ -217,38 +217,48 @@ def _whole(value: float | None) -> Any:
     return int(value) if value is not None and float(value).is_integer() else value
 
 
-def sources_of(paths: Sequence[Path], problem: Problem) -> list[pd.DataFrame]:
-    """Tables of earlier campaigns to transfer from: run folders, or CSV files.
+def transfer_of(config: CampaignFile, file: Path, folder: Path) -> list[Path]:
+    """Earlier campaigns that a configuration names, or that a run in its folder has begun with."""
+    if config.transfer:
+        return [relative_to(file, name) for name in config.transfer]
+    begun = folder / "config.toml"
+    return [Path(name) for name in load(begun, CampaignFile).transfer] if begun.is_file() else []
+
+
+def sources_of(paths: Sequence[Path], problem: Problem) -> list[Source]:
+    """Earlier campaigns to transfer from: run folders, or CSV files.
 
     Raises
     ------
     ConfigError
-        One that cannot be read, or has no parameter or no objective in common with the problem.
+        One that cannot be read, has no parameter or no objective in common with the problem, or wants
+        the opposite of it.
     """
-    import pandas as pd
-
     found = []
     for path in paths:
-        if path.suffix == ".csv" and path.is_file():
-            try:
-                frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN", "NAN"])
-            except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-                raise ConfigError(f"{path}: is not a CSV table: {str(error).splitlines()[0]}") from None
-        else:
-            try:
-                run = read_run(path)
-            except RunError as error:
-                raise ConfigError(f"--transfer {error}") from None
-            names = [*run.names, *(wanted.name for wanted in run.objectives)]
-            frame = run.done[names].reset_index(drop=True)
-        learnt = [objective.name for objective in problem.objectives if objective.known is None]
-        for what, wanted in (("parameter", problem.space.names), ("objective to learn", learnt)):
-            if not set(wanted) & set(frame.columns):
-                raise ConfigError(
-                    f"--transfer {path}: has no {what} in common with this campaign, "
-                    f"which has {', '.join(wanted)}"
-                )
-        if frame.empty:
+        source = _source_of_table(path) if path.suffix == ".csv" and path.is_file() else _source_of_run(path)
+        if source.frame.empty:
             raise ConfigError(f"--transfer {path}: has no finished trial to learn from")
-        found.append(frame)
+        try:
+            source.check(problem.space, problem.objectives)
+        except ValueError as error:
+            raise ConfigError(f"--transfer: {error}") from None
+        found.append(source)
     return found
+
+
+def _source_of_table(path: Path) -> Source:
+    try:
+        return Source(str(path), read_csv(path))
+    except TableError as error:
+        raise ConfigError(f"--transfer {error}") from None
+
+
+def _source_of_run(path: Path) -> Source:
+    try:
+        run = read_run(path)
+    except RunError as error:
+        raise ConfigError(f"--transfer {error}") from None
+    names = [*run.names, *(wanted.name for wanted in run.objectives)]
+    directions = {wanted.name: wanted.minimize for wanted in run.objectives}
+    return Source(str(path), run.done[names].reset_index(drop=True), directions)

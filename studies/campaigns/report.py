@@ -13,6 +13,7 @@ import numpy as np
 from dse.diagnostics import FEWEST, Model
 from dse.space import Space
 from studies.campaigns import figures
+from studies.campaigns.feasibility import draw, feasibility_map, given
 from studies.campaigns.runs import Run
 from studies.campaigns.space_of import space_of
 from studies.page import figure_html, write_page
@@ -43,7 +44,7 @@ def look(run: Run) -> Look:
     """Fit a model to each learnt objective of a run."""
     space = space_of(run)
     done = run.done
-    designs = [space.design(_given(space, row)) for row in done.to_dict("records")]
+    designs = [space.design(given(space, row)) for row in done.to_dict("records")]
     models, logarithmic, missing = {}, {}, {}
     for wanted in run.objectives:
         if wanted.known:
@@ -58,16 +59,6 @@ def look(run: Run) -> Look:
         except ValueError as error:
             missing[wanted.name] = str(error)
     return Look(space, models, logarithmic, missing)
-
-
-def _given(space: Space, row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Parameters of a row; a table of numbers has NaN for what is inactive, and floats for integers."""
-    found: dict[str, Any] = {}
-    for parameter in space.parameters:
-        value = row[parameter.name]
-        is_missing = value is None or (isinstance(value, float) and math.isnan(value))
-        found[parameter.name] = None if is_missing else value
-    return found
 
 
 def knee(run: Run) -> int | None:
@@ -97,9 +88,13 @@ def write_report(run: Run, path: Path) -> None:
         "table": _table(run, chosen),
         "failures": _failures(run),
         "fewest": FEWEST,
+        "feasibility": None,
+        "feasibility_missing": None,
     }
     if len(run.done):
         context |= _pictures(run, chosen)
+    if run.states["failed"]:
+        context |= _feasibility(run)
     write_page("campaign_page.html.j2", context, path)
 
 
@@ -115,7 +110,7 @@ def _pictures(run: Run, chosen: int | None) -> dict[str, Any]:
         effects = {name: model.effects() for name, model in found.models.items()}
         plots["importance"] = figures.importance(effects)
         row = run.done[run.done["trial_id"] == chosen].to_dict("records")[0]
-        base = found.space.design(_given(found.space, row))
+        base = found.space.design(given(found.space, row))
         for wanted in run.objectives:
             if wanted.name in found.models and len(slices) < _MODELLED:
                 figure = figures.slices(
@@ -134,6 +129,15 @@ def _pictures(run: Run, chosen: int | None) -> dict[str, Any]:
         "quality": [_quality(name, model, found.logarithmic[name]) for name, model in found.models.items()],
         "missing": found.missing,
     }
+
+
+def _feasibility(run: Run) -> dict[str, Any]:
+    """Picture of where designs fail, or why there is none."""
+    try:
+        found = feasibility_map(run, space_of(run))
+    except ValueError as error:
+        return {"feasibility_missing": str(error)}
+    return {"feasibility": figure_html(draw(run, found)), "feasibility_names": found.names}
 
 
 def _quality(name: str, model: Model, logarithmic: bool) -> dict[str, Any]:

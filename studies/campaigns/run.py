@@ -7,20 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import tomli_w
 
 from dse import Campaign, Event, StoreMismatch
 from dse.executors import Executor, InProcess, LocalProcesses, run
+from dse.transfer import Source
 from studies.campaigns.figures import text_of
 from studies.campaigns.problem import Problem
 from studies.campaigns.runs import STORE, Run, read_run
 from studies.config import ConfigError
 from studies.files import write_text
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXECUTORS = ("local", "dask")  #: names; anything else is the address of a Dask scheduler
 
@@ -45,9 +43,10 @@ class Options:
         ``local``: processes of this machine; ``dask``: a Dask cluster of this machine; otherwise the
         address of a scheduler. Rows of a table are looked up in this process whatever it is.
     workers
-        Evaluations at a time.
+        Evaluations at a time; ``None`` is as many as the cluster of an address has threads for, and one
+        anywhere else.
     transfer
-        Tables of earlier campaigns.
+        Earlier campaigns, by the names of their files.
     """
 
     seed: int
@@ -55,8 +54,8 @@ class Options:
     method: str
     initial: int | None = None
     executor: str = "local"
-    workers: int = 1
-    transfer: Sequence[pd.DataFrame] = ()
+    workers: int | None = None
+    transfer: Sequence[Source] = ()
 
 
 def run_campaign(problem: Problem, folder: Path, options: Options, watcher: Watcher) -> Run:
@@ -88,12 +87,15 @@ def run_campaign(problem: Problem, folder: Path, options: Options, watcher: Watc
             versions={"bitfront": version("bitfront")},
         )
     except StoreMismatch as error:
-        raise ConfigError(f"{folder}: holds another campaign: {error}") from None
+        raise ConfigError(str(error)) from None
     except (ValueError, TypeError, ModuleNotFoundError) as error:
         raise ConfigError(str(error)) from None
     with campaign:
         config = problem.config.model_copy(update={"seed": options.seed, "budget": options.budget})
-        settings = config.model_copy(update={"method": options.method, "initial": options.initial})
+        sources = [str(Path(each.name).absolute()) for each in options.transfer]
+        settings = config.model_copy(
+            update={"method": options.method, "initial": options.initial, "transfer": sources}
+        )
         write_text(folder / "config.toml", tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True)))
         watcher.begin(campaign, options.budget)
         with _executor(problem, options) as executor:
@@ -115,7 +117,7 @@ def _executor(problem: Problem, options: Options) -> Iterator[Executor]:
         with InProcess() as here:
             yield here
     elif options.executor == "local":
-        with LocalProcesses(options.workers) as processes:
+        with LocalProcesses(options.workers or 1) as processes:
             yield processes
     else:
         with _dask(options) as cluster:
@@ -127,19 +129,20 @@ def _dask(options: Options) -> Iterator[Executor]:
     from dse.executors.cluster import Dask
 
     if options.executor != "dask":
-        with Dask(options.executor) as executor:
+        with Dask(options.executor, workers=options.workers) as executor:
             yield executor
         return
     try:
         from distributed import Client, LocalCluster
     except ModuleNotFoundError:
         raise ConfigError("--executor dask needs an extra: pip install 'bitfront[cluster]'") from None
+    workers = options.workers or 1
     local: Any = LocalCluster
     connect: Any = Client
     with (
-        local(n_workers=options.workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        local(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         connect(cluster, set_as_default=False) as client,
-        Dask(client, workers=options.workers) as executor,
+        Dask(client, workers=workers) as executor,
     ):
         yield executor
 

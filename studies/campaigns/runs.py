@@ -6,11 +6,8 @@ evaluated it, while the campaign runs, and without the data or the program of th
 
 from __future__ import annotations
 
-import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +16,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from dse.metrics import hypervolume, non_dominated
+from dse.store import Record, StoreError, read_store
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STORE = "campaign.sqlite"
-_NEWEST = 2  # schema version of the stores that can be read
+_OPEN = {"ask": "pending", "start": "running"}  # state of a trial whose last event is this
 _MARGIN = 0.1  # of the reference point beyond the worst value, as a share of the range
 
 
@@ -72,6 +70,8 @@ class Run:
         metrics, trial_seconds, trial_error, attached.
     changed
         When the last event was written, ISO 8601 in UTC; empty before the first.
+    fidelity
+        Its description, if there is one; the frame then has a column trial_fidelity.
     """
 
     folder: Path
@@ -85,6 +85,7 @@ class Run:
     notes: tuple[tuple[int, str], ...]
     created: str
     changed: str
+    fidelity: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -103,8 +104,9 @@ class Run:
 
     @property
     def done(self) -> pd.DataFrame:
-        """Rows of the trials whose values are known and within the outcome constraints."""
-        return self.frame[self.frame["trial_state"] == "done"]
+        """Rows of the trials whose values are known, at full fidelity, and within the outcome constraints."""
+        done = self.frame[self.frame["trial_state"] == "done"]
+        return done if self.fidelity is None else done[done["trial_fidelity"] == self.fidelity["levels"][-1]]
 
     @property
     def costs(self) -> Float[np.ndarray, "n m"]:
@@ -160,52 +162,16 @@ def read_run(folder: Path) -> Run:
     if not store.is_file():
         raise RunError(f"{folder}: holds no campaign, there is no {STORE}")
     try:
-        with closing(_connect(store)) as connection:
-            meta = {key: json.loads(text) for key, text in connection.execute("SELECT key, value FROM meta")}
-            version = meta.get("schema_version")
-            if not isinstance(version, int) or not 1 <= version <= _NEWEST:
-                raise RunError(f"{store}: must have schema version 1..{_NEWEST}, got {version!r}")
-            rows = _rows(connection)
-            notes = tuple(
-                (int(trial), str(json.loads(payload).get("text", "")))
-                for trial, payload in connection.execute(
-                    "SELECT trial, payload FROM events WHERE kind = 'note' ORDER BY id"
-                )
-            )
-            (changed,) = connection.execute("SELECT coalesce(max(time), '') FROM events").fetchone()
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{store}: is not a campaign store: {error}") from None
+        meta, records = read_store(store)
+    except StoreError as error:
+        raise RunError(f"{store}:{str(error).removeprefix(str(store))}") from None
     try:
-        return _run(folder if folder.is_dir() else folder.parent, meta, rows, notes, changed)
+        return _run(folder if folder.is_dir() else folder.parent, meta, records)
     except (KeyError, TypeError) as error:
         raise RunError(f"{store}: is not a campaign store: {error} is missing in its description") from None
 
 
-def _connect(store: Path) -> sqlite3.Connection:
-    """Open a file read-only, in a folder that cannot be written too."""
-    uri = store.resolve().as_uri()
-    try:
-        connection = sqlite3.connect(f"{uri}?mode=ro", uri=True)
-        connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.OperationalError:
-        # Its write-ahead log cannot be shared there, so nobody can be writing it either.
-        connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
-    return connection
-
-
-def _rows(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-    cursor = connection.execute("SELECT * FROM evaluations ORDER BY trial")
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, row, strict=True)) for row in cursor]
-
-
-def _run(
-    folder: Path,
-    meta: dict[str, Any],
-    rows: list[dict[str, Any]],
-    notes: tuple[tuple[int, str], ...],
-    changed: str,
-) -> Run:
+def _run(folder: Path, meta: dict[str, Any], records: Sequence[Record]) -> Run:
     objectives = tuple(_wanted(description) for description in meta["objectives"])
     outcomes = tuple(entry["name"] for entry in meta.get("outcome_constraints") or ())
     parameters = tuple(meta["space"]["parameters"])
@@ -218,11 +184,12 @@ def _run(
         objectives=objectives,
         outcomes=outcomes,
         frame=_frame(
-            rows, [p["name"] for p in parameters], [wanted.name for wanted in objectives], list(outcomes)
+            records, [p["name"] for p in parameters], [wanted.name for wanted in objectives], list(outcomes)
         ),
-        notes=notes,
+        notes=tuple((each.trial, str(each.payload["text"])) for each in records if each.kind == "note"),
         created=str(meta.get("created", "")),
-        changed=changed,
+        changed=max((each.time for each in records), default=""),
+        fidelity=meta.get("fidelity"),
     )
 
 
@@ -240,43 +207,52 @@ def _wanted(description: dict[str, Any]) -> Wanted:
 
 
 def _frame(
-    rows: list[dict[str, Any]], names: list[str], objectives: list[str], outcomes: list[str]
+    records: Sequence[Record], names: list[str], objectives: list[str], outcomes: list[str]
 ) -> pd.DataFrame:
     import pandas as pd
 
     table, extra = [], dict[str, None]()
-    for row in rows:
+    for trial, (first, last) in sorted(_first_and_last(records).items()):
+        found = last.payload
         metrics = {
             key: value
-            for key, value in _object(row.get("metrics")).items()
+            for key, value in (found.get("metrics") or {}).items()
             if isinstance(value, str | int | float)
         }
         extra |= dict.fromkeys(metrics)
         table.append(
             metrics
-            | _object(row["parameters"])
-            | _object(row.get("constraints"))
-            | _object(row.get("values"))
+            | first.payload["parameters"]
+            | (found.get("constraints") or {})
+            | (found.get("values") or {})
             | {
-                "trial_id": row["trial"],
-                "trial_state": row["state"],
-                "trial_seconds": row.get("seconds"),
-                "trial_error": row.get("error"),
-                "attached": bool(row.get("attached", 0)),
+                "trial_id": trial,
+                "trial_state": _OPEN.get(last.kind) or found.get("state", "done"),
+                "trial_seconds": found.get("seconds"),
+                "trial_error": found.get("error"),
+                "attached": first.kind == "attach",
+                "trial_fidelity": first.payload.get("fidelity"),
             }
         )
     measured = dict.fromkeys([*objectives, *outcomes])
     fixed = ["trial_id", "trial_state", *names, *measured]
     others = [name for name in extra if name not in fixed]
+    if any(row["trial_fidelity"] is not None for row in table):
+        fixed.append("trial_fidelity")
     frame = pd.DataFrame(table, columns=[*fixed, *others, "trial_seconds", "trial_error", "attached"])
     for name in (*objectives, *outcomes):
         frame[name] = pd.to_numeric(frame[name])
     return frame
 
 
-def _object(text: str | None) -> dict[str, Any]:
-    found = json.loads(text) if text else None
-    return found if isinstance(found, dict) else {}
+def _first_and_last(records: Sequence[Record]) -> dict[int, tuple[Record, Record]]:
+    """Event that gives each trial its design, and the one that gives its state."""
+    found: dict[int, tuple[Record, Record]] = {}
+    for record in records:
+        if record.kind != "note":
+            first, _ = found.get(record.trial, (record, record))
+            found[record.trial] = (first, record)
+    return found
 
 
 def find_runs(folder: Path) -> Iterator[Path]:

@@ -64,6 +64,28 @@ class InvalidDesign(Exception):  # noqa: N818  shown to the user, as the reason 
     """A design that the table marks as not valid."""
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV file, in which a category may be called "None" or "NA": what is missing is empty or NaN.
+
+    Raises
+    ------
+    TableError
+        No such file, an empty one, or no table.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN", "NAN"])
+    except FileNotFoundError:
+        raise TableError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise TableError(f"{path}: is a folder, a CSV file is wanted") from None
+    except pd.errors.EmptyDataError:
+        raise TableError(f"{path}: is not a CSV table: it is empty") from None
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise TableError(f"{path}: is not a CSV table: {str(error).splitlines()[0]}") from None
+
+
 def read_table(
     path: Path,
     objectives: Sequence[ObjectiveTable],
@@ -93,18 +115,7 @@ def read_table(
         No such file, no table, a column that is missing, constant, no number or holds NaN, two equal
         designs, no valid row.
     """
-    import pandas as pd
-
-    try:
-        content = path.read_bytes()
-        # A category may be called "None" or "NA"; what is missing is empty or NaN.
-        frame = pd.read_csv(path, keep_default_na=False, na_values=["", "nan", "NaN", "NAN"])
-    except FileNotFoundError:
-        raise TableError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise TableError(f"{path}: is a folder, a CSV file is wanted") from None
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise TableError(f"{path}: is not a CSV table: {str(error).splitlines()[0]}") from None
+    frame = read_csv(path)
     measured = tuple(objective.name for objective in objectives if objective.known is None)
     others = [*measured, *outcomes, *features, *([valid] if valid else [])]
     for name in [*others, *(columns or [])]:
@@ -123,7 +134,7 @@ def read_table(
         space = Space.from_table(frame, list(columns), features=list(features))
     except (ValueError, TypeError) as error:
         raise TableError(f"{path}: {error}") from None
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return DesignTable(frame, tuple(columns), space, (*measured, *outcomes), mask, digest)
 
 

@@ -3,7 +3,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from dse.diagnostics import Model
+from dse.diagnostics import Feasibility, Model
 from dse.space import Categorical, Integer, Ordinal, Permutation, PowerOfTwo, Real, Space
 
 SPACE = Space(
@@ -87,3 +87,29 @@ def test_what_cannot_be_modelled_is_named(count, change, message):
 def test_equal_designs_cannot_be_modelled():
     with pytest.raises(ValueError, match="must differ"):
         Model(SPACE, designs(1) * 6, np.arange(6.0))
+
+
+def test_feasibility_is_learnt_from_what_failed_and_what_did_not():
+    space = Space([Ordinal("x", range(12)), Ordinal("y", range(12)), Real("z", 0.0, 1.0)])
+    designs = list(islice(space.sequence(np.random.default_rng(3)), 80))
+    fits = np.array([x + y < 12 for x, y, _ in designs])
+    model = Feasibility(space, designs[:60], fits[:60], seed=1)
+    chance = model.probability(designs[60:])
+    assert ((chance > 0.5) == fits[60:]).mean() > 0.85
+    effects = model.effects()
+    assert effects == Feasibility(space, designs[:60], fits[:60], seed=1).effects()
+    assert effects["z"] < 0.1 < min(effects["x"], effects["y"])
+
+
+@pytest.mark.parametrize(
+    ("designs", "feasible", "message"),
+    [
+        ([(1,), (2,)], [True, False], "at least 5 trials, got 2"),
+        ([(k,) for k in range(6)], [True] * 6, "needs a design that failed, got none"),
+        ([(1,)] * 6, [True, False] * 3, "designs must differ"),
+        ([(k,) for k in range(6)], [False] * 5, r"must have the shape \(6,\), got \(5,\)"),
+    ],
+)
+def test_what_says_nothing_of_feasibility_is_named(designs, feasible, message):
+    with pytest.raises(ValueError, match=message):
+        Feasibility(Space([Ordinal("x", range(9))]), designs, np.array(feasible))

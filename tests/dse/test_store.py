@@ -140,13 +140,13 @@ def test_a_newer_schema_is_refused_in_one_line(tmp_path):
     path = tmp_path / "campaign.sqlite"
     make(path).close()
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    connection.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
     connection.commit()
     connection.close()
-    with pytest.raises(dse.StoreError, match=r"must have schema version 1\.\.2, got 3") as caught:
+    with pytest.raises(dse.StoreError, match=r"must have schema version 1\.\.3, got 4") as caught:
         make(path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(dse.StoreError, match=r"must have schema version 1\.\.2, got 3"):
+    with pytest.raises(dse.StoreError, match=r"must have schema version 1\.\.3, got 4"):
         read_store(path)
 
 
@@ -236,7 +236,7 @@ def test_a_file_of_version_1_becomes_one_of_today_and_keeps_every_event(version_
     Store(fresh, identity={"seed": 3}).close()
     tables = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
     pd.testing.assert_frame_equal(read(version_1, tables), read(fresh, tables))
-    assert read(version_1, "SELECT value FROM meta WHERE key = 'schema_version'")["value"].item() == "2"
+    assert read(version_1, "SELECT value FROM meta WHERE key = 'schema_version'")["value"].item() == "3"
 
 
 def test_a_migrated_file_takes_new_events_and_is_still_append_only(version_1):
@@ -297,6 +297,7 @@ def test_a_campaign_of_version_1_says_of_itself_what_the_same_campaign_says_toda
         "space": space.describe(),
         "objectives": [objective.describe() for objective in objectives],
         "outcome_constraints": [],
+        "fidelity": None,
     }
     ledger = Ledger(space, version_1, identity=today, versions=None, upgrade=restate)
     ledger.close()
@@ -307,7 +308,30 @@ def test_a_campaign_of_version_1_says_of_itself_what_the_same_campaign_says_toda
     assert ledger.trials[0].values == {"area": 1.0, "loss": 0.5}
     assert ledger.trials[0].parameters == {"x": 1, "y": 2, "flow": "b"}
     assert ledger.notes == [(5, "a note of the search")]
-    assert restate(2, today) == today
+    assert restate(3, today) == restate(2, today) == today
+
+
+def test_a_campaign_of_version_2_goes_on_where_it_stopped(tmp_path):
+    path = Path(shutil.copy(Path(__file__).parent / "data" / "version2.sqlite", tmp_path / "campaign.sqlite"))
+    wanted = [dse.Objective("area", known=lambda p: p["x"]), dse.Objective("loss", inputs=("x",))]
+    before = [tuple(record.payload.items()) for record in read_store(path)[1]]
+    with make(path, objectives=wanted, config={"layers": [1, 2]}) as campaign:
+        assert [str(trial.state) for trial in campaign.trials] == ["done", "failed", "pending", "done"]
+        assert campaign.trials[3].attached
+        assert campaign.trials[0].settings == campaign.trials[0].parameters
+        campaign.run(evaluate, budget=4)
+        assert campaign.spent == campaign.finished == 4
+    records = read_store(path)[1]
+    assert [tuple(record.payload.items()) for record in records][: len(before)] == before
+    assert read(path, "SELECT fidelity FROM evaluations")["fidelity"].isna().all()
+
+
+def test_a_program_of_version_2_refuses_what_this_one_writes(tmp_path, monkeypatch):
+    path = tmp_path / "campaign.sqlite"
+    make(path).close()
+    monkeypatch.setattr(store_module, "SCHEMA_VERSION", 2)
+    with pytest.raises(StoreError, match=r"must have schema version 1\.\.2, got 3"):
+        Store(path, identity={"seed": 3})
 
 
 @pytest.mark.parametrize(
@@ -342,7 +366,7 @@ def test_a_store_is_read_while_it_is_written_and_after_of_any_version_without_a_
     with make(path, versions={"dse": "1"}) as campaign:
         campaign.run(evaluate, budget=2)
         meta, records = read_store(path)
-    assert (meta["seed"], meta["versions"], meta["schema_version"]) == (3, {"dse": "1"}, 2)
+    assert (meta["seed"], meta["versions"], meta["schema_version"]) == (3, {"dse": "1"}, 3)
     assert [record.kind for record in records] == ["ask", "start", "tell"] * 2
     assert records == read_store(path)[1]
     meta, records = read_store(version_1)

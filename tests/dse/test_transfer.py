@@ -117,3 +117,49 @@ def test_predictions_of_a_source_rank_the_space():
     assert predictions([]).shape == predictions.columns([]).shape == (0, 1)
     np.testing.assert_allclose(predictions.columns(designs), 0.5 + predictions(designs) / 4)
     assert predictions.followed(designs, truth)["old"] > 0.95
+
+
+@pytest.mark.parametrize("method", ["auto", "qlognparego", "predict"])
+def test_a_source_that_has_nothing_to_tell_or_the_opposite_is_refused_before_any_trial(method):
+    def campaign(*sources, objectives=(TIME, AREA)):
+        return dse.Campaign(SPACE, objectives, seed=0, method=method, transfer=sources)
+
+    with pytest.raises(ValueError, match="transfer source 2 has no parameter in common with the campaign"):
+        campaign(frame(), pd.DataFrame({"x": [1.0], "time": [1.0]}))
+    with pytest.raises(
+        ValueError, match="no objective to learn in common with the campaign, which learns time"
+    ):
+        campaign(frame().drop(columns=["time", "area"], errors="ignore"))
+    with pytest.raises(TypeError, match="must be a data frame or a campaign, got 'runs/a'"):
+        campaign("runs/a")
+    slowest = dse.Campaign(SPACE, [dse.Objective("time", minimize=False)], seed=0, method="random")
+    for trial in slowest.ask(6):
+        slowest.tell(trial, {"time": float(trial.id)})
+    with pytest.raises(
+        ValueError, match="time must be maximised, as transfer source 1 has it, got minimised"
+    ):
+        campaign(slowest)
+    with pytest.raises(ValueError, match="time must be positive"):
+        campaign(
+            frame(time=[1.0, 2.0, -3.0, 4.0, 5.0, 6.0]), objectives=[dse.Objective("time", transform="log")]
+        )
+
+
+def test_a_source_whose_shared_parameters_do_not_vary_is_left_out():
+    fixed = frame(rows=[8] * 6, bits=[5] * 6, flow=["os"] * 6)
+    assert tasks([Source("old", fixed)], SPACE, TIME) == []
+    assert len(tasks([Source("old", fixed.assign(bits=[1, 2, 3, 4, 5, 6]))], SPACE, TIME)) == 1
+
+
+def test_a_source_that_does_not_predict_its_own_results_is_left_out():
+    rng = np.random.default_rng(0)
+    designs = list(SPACE.designs())
+    table = pd.DataFrame(designs, columns=list(SPACE.names))
+    table["time"] = [np.log2(rows) + 0.3 * bits + (flow == "ws") for rows, bits, flow in designs]
+    noise = table.assign(time=rng.permutation(table["time"].to_numpy()))
+    found = SourcePredictions([Source("old", table), Source("noise", noise)], SPACE, TIME, seed=0)
+    assert [source.name for source in found.models] == ["old"]
+    assert [source.name for source in found.left_out] == ["noise"]
+    assert found.models[0].quality > 0.9
+    assert found.left_out[0].quality < 0.2
+    assert found(designs).shape == (len(designs), 1)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from dse._bayes import active
 from dse._bayes.active import choose
+from dse._bayes.columns import Columns
 from dse._bayes.committee import fit_committee
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.surrogates import fit_gp
 
 TWO = Columns((0, 1))
 
@@ -69,7 +70,7 @@ def test_disagreement_picks_where_members_differ_most():
     assert choose([committee], candidates, 1, score="disagreement")[0] == np.argmax(
         committee.between(candidates)
     )
-    with pytest.raises(TypeError, match="disagreement needs a committee, got GaussianProcess"):
+    with pytest.raises(TypeError, match="disagreement needs a committee, got SingleTarget"):
         choose([model()], candidates, 1, score="disagreement")
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dse._bayes.bootstrap import fit_bootstrapped, pseudo_data
-from dse._bayes.surrogates import Columns
+from dse._bayes.columns import Columns
 
 COLUMNS = Columns((0, 1, 2))
 
@@ -18,7 +18,7 @@ def test_prediction_combines_the_resamples(resampling):
     rows, y = data(15, 0)
     new, _ = data(6, 1)
     model = fit_bootstrapped(rows, y, COLUMNS, resamples=5, resampling=resampling)
-    each = [member.predict(new) for member in model.members]
+    each = [member.predict(new) for member in model.members.values()]
     means, deviations = np.array([m for m, _ in each]), np.array([d for _, d in each])
     mean, deviation = model.predict(new)
     np.testing.assert_allclose(mean, means.mean(axis=0))

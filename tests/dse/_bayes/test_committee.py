@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from dse._bayes.committee import Committee, Forest, Linear, fit_committee, members, stack
+from dse._bayes.columns import Columns
+from dse._bayes.committee import Committee, Forest, fit_committee, members, stack
 from dse._bayes.loo import LeaveOneOut
-from dse._bayes.surrogates import Columns
 
 MIXED = Columns((0, 1), (2,), (3,))
 
@@ -26,38 +26,6 @@ class Fixed:
 
     def covariance(self, a, b):
         return np.full((len(a), len(b)), self.variance)
-
-
-def test_linear_regression_recovers_a_quadratic_function():
-    rows, y = data(60)
-    new, truth = data(40, seed=1)
-    mean, deviation = Linear(rows, y, MIXED).predict(new)
-    assert np.sqrt(np.mean((mean - truth) ** 2)) < 0.05 * truth.std()
-    assert (deviation > 0).all()
-
-
-def test_left_out_predictions_of_linear_regression_are_those_of_a_refit():
-    rows, y = data(14)
-    model = Linear(rows, y, MIXED)
-    spread = model._spread
-    basis = model._basis(rows)[0]
-    covariance = (basis * model._variances) @ basis.T * spread**2 + model.noise * np.eye(14)
-    centred = y - model._centre
-    for left in (0, 7):
-        kept = np.arange(14) != left
-        weights = np.linalg.solve(covariance[np.ix_(kept, kept)], covariance[kept, left])
-        assert model.loo.mean[left] - model._centre == pytest.approx(weights @ centred[kept])
-        variance = covariance[left, left] - weights @ covariance[kept, left]
-        assert model.loo.variance[left] == pytest.approx(variance)
-
-
-def test_linear_covariance_has_the_predicted_variance_on_its_diagonal():
-    rows, y = data(20)
-    model = Linear(rows, y, MIXED)
-    _, deviation = model.predict(rows[:5])
-    np.testing.assert_allclose(
-        np.diagonal(model.covariance(rows[:5], rows[:5])) + model.noise, deviation**2, rtol=1e-6
-    )
 
 
 def test_a_forest_leaves_out_what_it_predicts():

@@ -86,6 +86,64 @@ def test_a_pair_that_was_evaluated_is_not_bought_again():
     assert model.choose(candidates).fidelity == 1.0
 
 
+def test_a_lower_fidelity_than_a_design_had_is_never_chosen():
+    rows, costs = history(correlated=True)
+    candidates = np.random.default_rng(3).random((40, 3))
+    prices = {0.0: 1e-9, 0.5: 1e-9, 1.0: 1.0}
+    model = FidelityModel(rows, costs, COLUMNS, column=2, prices=prices)
+    assert model.choose(candidates).fidelity < 1.0
+    assert model.choose(candidates, above=np.full(40, 0.2)).fidelity == 0.5
+    assert model.choose(candidates, above=np.full(40, 0.5)).fidelity == 1.0
+    assert model.choose(candidates, dearest=1e-10).fidelity == 1.0
+
+
+def test_a_pending_evaluation_is_not_bought_again_next_to_it():
+    rows, costs = history(correlated=True)
+    candidates = np.column_stack([np.random.default_rng(3).random((40, 2)), np.ones(40)])
+    model = FidelityModel(rows, costs, COLUMNS, column=2, prices={0.0: 1e-9, 1.0: 1.0})
+    first = model.choose(candidates)
+    pending = candidates[[first.candidate]]
+    pending[:, 2] = first.fidelity
+    gain = model._reduction(pending, candidates, np.ones(40))
+    model.add_pending(pending)
+    assert model._reduction(pending, candidates, np.ones(40)) < 0.2 * gain
+    assert model.choose(candidates) != first
+
+
+def test_a_pending_evaluation_of_low_fidelity_improves_nothing():
+    rows, costs = history(correlated=True)
+    candidates = np.column_stack([np.random.default_rng(3).random((40, 2)), np.ones(40)])
+    best = candidates[[0]]
+    best[:, :2] = [0.62, 0.23]
+    plain, low, full = (
+        FidelityModel(rows, costs, COLUMNS, column=2, prices=PRICES, pending_rows=pending)._counted(30, 31)
+        if len(pending)
+        else None
+        for pending in (best[:0], best * [1, 1, 0], best)
+    )
+    assert plain is None
+    assert not low[:, 30].any()
+    assert full[:, 30].all()
+    assert low[:, 15:30].all()
+    assert not low[:, :15].any()  # nor do finished ones
+
+
+def test_each_objective_learns_from_cheap_results_where_these_tell_of_its_exact_ones():
+    rows, costs = history(correlated=True)
+    rows[:15, :2], good = rows[15:, :2], costs.copy()
+    good[:15] = truth(rows[:15], 0.0)[:, None]
+    against = good.copy()
+    against[:15] = -3.0 * against[15:]  # the opposite of what they should be, at the same designs
+    model = FidelityModel(rows, np.column_stack([good, against]), COLUMNS, column=2, prices=PRICES)
+    assert model.misled == (1,)
+    assert [len(each.loo.mean) for each in model.models] == [30, 15]
+    alone = FidelityModel(rows, against, COLUMNS, column=2, prices=PRICES)
+    candidates = np.column_stack([np.random.default_rng(3).random((40, 2)), np.zeros(40)])
+    assert not alone._reduction(candidates, candidates, np.ones(40)).any()
+    assert alone._reduction(alone.exact(candidates), candidates, np.ones(40)).all()
+    assert alone.choose(candidates).fidelity == 1.0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

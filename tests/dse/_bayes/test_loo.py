@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from dse._bayes.columns import Columns
 from dse._bayes.loo import LeaveOneOut, leave_one_out
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.surrogates import fit_gp
 
 
 @pytest.mark.parametrize("family", ["matern32", "additive"])
@@ -13,10 +14,11 @@ def test_closed_form_equals_refits_without_each_row(family):
     scale = (float(y.mean()), float(y.std()))
     columns = Columns((0, 1, 2))
     model = fit_gp(rows, y, columns, family=family)
+    kept_at = {"start": model.process.theta, "steps": 0, "scale": scale}
     for left in range(12):
         kept = np.arange(12) != left
         # The same hyper-parameters, mean and scale: nothing is refitted.
-        other = fit_gp(rows[kept], y[kept], columns, family=family, start=model.theta, steps=0, scale=scale)
+        other = fit_gp(rows[kept], y[kept], columns, family=family, **kept_at)
         mean, deviation = other.predict(rows[left : left + 1])
         assert model.loo.mean[left] == pytest.approx(mean[0], rel=1e-6)
         assert model.loo.variance[left] == pytest.approx(deviation[0] ** 2, rel=1e-6)
@@ -27,10 +29,10 @@ def test_closed_form_with_a_trend_equals_refits():
     rows = rng.random((9, 2))
     y = 3 * rows[:, 0] + rng.standard_normal(9)
     scale = (float(y.mean()), float(y.std()))
-    options = {"trend": lambda at: at[:, :1] ** 2, "trend_prior": (0.5, 0.25)}
-    model = fit_gp(rows, y, Columns((0, 1)), **options)
+    rows, columns = np.column_stack([rows, rows[:, 0] ** 2]), Columns((0, 1), trend=(2,))
+    model = fit_gp(rows, y, columns)
     kept = np.arange(9) != 4
-    other = fit_gp(rows[kept], y[kept], Columns((0, 1)), start=model.theta, steps=0, scale=scale, **options)
+    other = fit_gp(rows[kept], y[kept], columns, start=model.process.theta, steps=0, scale=scale)
     assert model.loo.mean[4] == pytest.approx(other.predict(rows[4:5])[0][0], rel=1e-6)
 
 

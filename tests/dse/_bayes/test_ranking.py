@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from dse._bayes.columns import Columns
 from dse._bayes.ranking import RankingEnsemble, misranked, ranking_weights
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.surrogates import fit_gp
 
 ONE = Columns((0,))
 

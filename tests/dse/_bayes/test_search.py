@@ -355,6 +355,25 @@ def test_without_single_changes_the_fewest_count():
     assert (model.worth(np.concatenate([others, two])).argmax() - len(others)) in (0, 1)
 
 
+def test_a_feature_is_no_change_of_a_design():
+    def with_sum(part):
+        return np.column_stack([part, part[:, 0] + part[:, 1]])
+
+    rows, costs = standing_still()
+    front = rows[:2][search.non_dominated(costs[:2])][[0]]
+    single = np.repeat(front, 20, axis=0)
+    single[:, 0] = np.random.default_rng(4).random(20)
+    swapped = front[:, [1, 0, 2]]  # two inputs differ, the sum does not
+    candidates = with_sum(np.concatenate([swapped, single]))
+    columns = Columns((0, 1, 3), (2,))
+    informed = SearchModel(with_sum(rows), costs, columns, features=(3,))
+    assert informed.explores
+    worth = informed.worth(candidates)
+    assert worth[0] == -np.inf
+    assert np.isfinite(worth[1:]).all()
+    assert np.isfinite(SearchModel(with_sum(rows), costs, columns).worth(candidates)).all()
+
+
 @pytest.mark.parametrize("newest", [8, 9, 11])
 def test_a_front_that_has_just_moved_is_improved_further(newest):
     rows = designs(12)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from dse._bayes.surrogates import Columns, fit_gp
+from dse._bayes.columns import Columns
+from dse._bayes.surrogates import fit_gp
 from dse._bayes.transfer import Task, fit_sources, fit_transfer, spearman
 
 COLUMNS = Columns((0, 1, 2))
@@ -32,7 +33,7 @@ def error(model, new, truth) -> float:
 
 @pytest.mark.parametrize("way", ["mean", "icm", "rgpe", "auto"])
 def test_a_related_source_helps(way):
-    task, rows, y, new, truth = problem("related")
+    task, rows, y, new, truth = problem("related", n=6)
     sources = fit_sources([task], COLUMNS, 0)
     helped = fit_transfer(rows, y, COLUMNS, sources, way=way)
     alone = fit_transfer(rows, y, COLUMNS, sources, way="none")
@@ -95,7 +96,7 @@ def test_the_report_has_a_line_for_the_choice_and_one_per_source():
 
 
 def test_a_source_without_a_column_is_used_for_the_others():
-    task, rows, y, new, truth = problem("related")
+    task, rows, y, new, truth = problem("related", n=6)
     task.rows[:, 2] = np.nan
     (source,) = sources = fit_sources([task], COLUMNS, 0)
     moved = new.copy()

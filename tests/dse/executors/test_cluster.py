@@ -114,6 +114,17 @@ def wait_until(condition, patience_s=30.0):
     assert condition()
 
 
+def test_what_evaluations_print_is_kept_by_design(client, reachable, tmp_path):
+    with Dask(client, time_limit_s=5.0, logs=tmp_path / "logs") as executor:
+        handles = [executor.submit(reachable.talks, {"x": x}) for x in (0, 1)]
+        fine, crashed = outcomes(executor, handles)
+    assert fine.kind == "done"
+    assert crashed.error.endswith("left with status 3 and no result; it said 'last words[31m'")
+    texts = sorted(path.read_bytes().splitlines()[1:] for path in (tmp_path / "logs").iterdir())
+    assert texts[0] == [b"python 0", b"\xffraw", b"a program"]
+    assert texts[1][:2] == [b"python 1", b"\xffraw"]
+
+
 def test_a_cancelled_evaluation_ends_and_has_no_outcome(client, reachable):
     with Dask(client) as executor:
         handle = executor.submit(reachable.hangs, {"x": 0})
@@ -143,6 +154,24 @@ def test_a_lost_worker_costs_nothing_but_time(client, reachable, tmp_path):
         run(campaign, evaluator, executor, budget=4, backoff=BackOff(0.1))
         assert [(str(trial.state), trial.attempts) for trial in campaign.trials] == [("done", 0)] * 4
     assert len(calls.read_text().splitlines()) == 5  # one of them twice
+    wait_until(lambda: not children())
+
+
+def test_sixteen_at_a_time_and_every_kind_of_trouble_leave_every_trial_accounted_for(client, reachable):
+    odd = reachable
+    kinds = len(odd.ZOO)
+    space = dse.Space([dse.Ordinal("x", range(kinds + 1))])
+    with (
+        dse.Campaign(space, [dse.Objective("loss")], seed=0, method="sobol") as campaign,
+        Dask(client, workers=16, time_limit_s=4.0) as executor,
+    ):
+        run(campaign, odd.zoo, executor, budget=kinds + 1, backoff=BackOff(0.05), most_abandoned=100)
+    expected = {"good": "done", "slow": "done", "killed": "abandoned"}
+    assert sorted(trial.parameters["x"] for trial in campaign.trials) == list(range(kinds + 1))
+    for trial in campaign.trials:
+        name = odd.ZOO[trial.parameters["x"] % kinds].__name__
+        assert (name, str(trial.state)) == (name, expected.get(name, "failed"))
+        assert trial.state == "done" or trial.error
     wait_until(lambda: not children())
 
 

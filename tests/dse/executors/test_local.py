@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dse.executors import LocalProcesses
+from dse.executors import LocalProcesses, SetupError
 
 
 def outcome(executor, evaluator, x=0, patience_s=60.0):
@@ -214,3 +215,42 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert "kind='setup'" in run.stdout
     assert 'must do so under `if __name__ == "__main__":`' in run.stdout
+
+
+def test_what_evaluations_print_is_kept_by_design_and_nowhere_else(tmp_path, odd, nothing_left, capfd):
+    logs = tmp_path / "deeper" / "logs"
+
+    def log_with(text):
+        (found,) = [path for path in logs.iterdir() if text in path.read_bytes()]
+        return found.read_bytes()
+
+    with LocalProcesses(1, time_limit_s=3.0, logs=logs) as executor:
+        assert outcome(executor, odd.talks, 0).kind == "done"
+        first, *rest = log_with(b"python 0").splitlines()
+        assert re.fullmatch(rb'----- 20..-..-..T..:..:..\+00:00 \{"x": 0\}', first)
+        assert rest == [b"python 0", b"\xffraw", b"a program"]
+        found = outcome(executor, odd.talks, 1)
+        assert found.error.endswith("left with status 3 and no result; it said 'last words[31m'")
+        found = outcome(executor, odd.talks, 2)
+        assert found.error.endswith("time limit of 3 s; it said 'still working'")
+        for _ in range(2):  # a second attempt adds to the first
+            assert outcome(executor, odd.talks, 3).kind == "infrastructure"
+        assert log_with(b"python 3").count(b"-----") == log_with(b"python 3").count(b"a program") == 2
+        # The next evaluation of the same worker has its own; one that says nothing has no last words.
+        assert outcome(executor, odd.leaves, 4).error.endswith("left with status 3 and no result")
+        assert len(list(logs.iterdir())) == 5
+    nothing_left()
+    assert capfd.readouterr() == ("", "")
+    (tmp_path / "file").touch()
+    with pytest.raises(SetupError, match=r"the folder of logs .*file/logs cannot be made: Not a directory"):
+        LocalProcesses(1, logs=tmp_path / "file" / "logs")
+
+
+def test_a_log_that_cannot_be_written_is_the_infrastructures_fault(tmp_path, odd):
+    with LocalProcesses(1, logs=tmp_path / "logs") as executor:
+        (tmp_path / "logs").rmdir()
+        found = outcome(executor, odd.good, 0)
+        assert found.kind == "infrastructure"
+        assert re.fullmatch(r"the log .*\.log cannot be written: No such file or directory", found.error)
+        (tmp_path / "logs").mkdir()
+        assert outcome(executor, odd.good, 0).kind == "done"

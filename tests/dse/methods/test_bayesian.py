@@ -182,11 +182,13 @@ def test_a_sibling_campaign_is_learnt_from_and_its_weight_is_shown():
     assert costs(space.parameters_of(designs[0]))[0] < 1.0
     assert len(set(designs)) == 5
     proposal = method.propose(5, history(space, costs, designs), 1)
-    assert proposal.notes[0].startswith("transfer of time from source 0: weight ")
-    assert float(proposal.notes[0].rsplit(" ", 1)[1]) > 0.3
-    fresh = np.array([costs(space.parameters_of(d))[0] for d in space.designs()])
+    assert proposal.notes[0].startswith("transfer of time from source 1: weight ")
     every = list(space.designs())
     designs = every[3::11]
+    proposal = method.propose(len(designs), history(space, costs, designs), 1)
+    assert proposal.notes[0].startswith("transfer of time from source 1: weight ")
+    assert float(proposal.notes[0].rsplit(" ", 1)[1]) > 0.3
+    fresh = np.array([costs(space.parameters_of(d))[0] for d in space.designs()])
 
     def error(made):
         part = made.model(5, history(space, costs, designs)).models[0]
@@ -194,6 +196,16 @@ def test_a_sibling_campaign_is_learnt_from_and_its_weight_is_shown():
         return np.sqrt(np.mean((mean - part.standardised(fresh)) ** 2))
 
     assert error(method) < 0.8 * error(plain)
+
+
+def test_a_source_that_tells_nothing_changes_no_proposal_of_the_models():
+    space = small()
+    noise = sibling(5.0)
+    noise["time"] = np.random.default_rng(1).permutation(noise["time"].to_numpy())
+    done = history(space, costs, list(space.designs())[3::11])
+    proposal = make("auto", space, WANTED, seed=12, transfer=[noise]).propose(9, done, 2)
+    assert proposal.notes[0].startswith("no transfer of time from source 1: it does not predict its own")
+    assert proposal.designs == make("auto", space, WANTED, seed=12, initial=5).propose(9, done, 2).designs
 
 
 def test_a_source_without_common_parameters_is_refused():

@@ -134,7 +134,13 @@ def test_files_that_are_no_tables_are_refused(bitfront, tmp_path, table_file):
     refused(bitfront(*table_options("none.csv")), "none.csv: no such file")
     refused(bitfront(*table_options(tmp_path)), "is a folder")
     (tmp_path / "empty.csv").write_text("")
-    refused(bitfront(*table_options(tmp_path / "empty.csv")), "is not a CSV table")
+    refused(bitfront(*table_options(tmp_path / "empty.csv")), "is not a CSV table: it is empty")
+    for text in ("", "\n# nothing yet\n"):
+        (tmp_path / "empty.toml").write_text(text)
+        refused(
+            bitfront("campaign", tmp_path / "empty.toml"),
+            "empty.toml: the file is empty; objectives: missing",
+        )
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
     refused(bitfront(*table_options(tmp_path / "binary.csv")), "is not a CSV table")
     refused(bitfront("campaign"), "either CONFIG or --table")
@@ -150,6 +156,57 @@ def test_transfer_needs_something_in_common(bitfront, table_file, tmp_path):
     refused(
         bitfront(*table_options(table_file, "--transfer", "other.csv")), "no objective to learn in common"
     )
+    refused(bitfront(*table_options(table_file, "--transfer", "nowhere")), "nowhere: holds no campaign")
+    (tmp_path / "empty.csv").write_text("")
+    refused(bitfront(*table_options(table_file, "--transfer", "empty.csv")), "it is empty")
+
+
+def test_a_run_goes_on_with_the_transfer_it_began_with(bitfront, table_file, tmp_path, frame):
+    frame.iloc[::2].to_csv(tmp_path / "old.csv", index=False)
+    options = table_options(table_file, "--method", "qlognehvi")
+    ways = {
+        "straight": [("--budget", 8, "--transfer", "old.csv")],
+        "resumed": [("--budget", 6, "--transfer", "old.csv"), ("--budget", 8)],
+        "without": [("--budget", 8)],
+    }
+    for name, calls in ways.items():
+        for call in calls:
+            result = bitfront(*options, *call, "--run", name)
+            assert result.exit_code == 0, result.output
+    straight, resumed, without = (read_run(Path(name)) for name in ways)
+    columns = ["trial_id", *straight.names]
+    assert resumed.frame[columns].equals(straight.frame[columns])
+    assert not without.frame[columns].equals(straight.frame[columns])
+    weights = [[(trial, text.rpartition(" ")[2]) for trial, text in run.notes] for run in (straight, resumed)]
+    assert weights[0] == weights[1] != []
+    # The configuration in the folder says it too, and a source that is gone is missed.
+    again = bitfront("campaign", "resumed/config.toml", "--budget", 9, "--run", "resumed", "--no-report")
+    assert again.exit_code == 0, again.output
+    (tmp_path / "old.csv").unlink()
+    refused(bitfront(*options, "--budget", 10, "--run", "resumed"), "old.csv: holds no campaign")
+
+
+def test_a_constraint_that_raises_ends_the_run_in_one_line_and_loses_nothing(bitfront, program_file):
+    text = program_file.read_text()
+    # Without a value for one design in four, and hardly ever for the first.
+    rule = '"rows * columns <= 512", "1 / (rows - 32) <= 1"'
+    program_file.write_text(text.replace('"rows * columns <= 512"', rule))
+    result = bitfront("campaign", program_file, "--no-report")
+    refused(result, "chip.toml: ", "'rows': 32")
+    if Path("runs/chip/campaign.sqlite").exists():
+        done = read_run(Path("runs/chip")).states["done"]
+        assert done == len([line for line in result.stdout.splitlines() if "time " in line])
+
+
+def test_transfer_from_a_campaign_that_wanted_the_opposite_is_refused(bitfront, table_file):
+    other = ("--objectives", "time:max,area:min", "--budget", 6, "--method", "sobol", "--no-report")
+    assert bitfront("campaign", "--table", table_file, *other, "--run", "other").exit_code == 0
+    for method in ("auto", "predict", "sobol"):
+        refused(
+            bitfront(*table_options(table_file, "--method", method, "--transfer", "other", "--run", "new")),
+            "time must be maximised, as transfer other has it, got minimised",
+        )
+    assert not Path("new").exists()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +253,7 @@ def test_another_campaign_and_a_newer_store_are_refused(bitfront, table_file):
         store.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
         store.commit()
     refused(bitfront(*table_options(table_file, "--budget", 3)), "schema version", "99")
-    refused(bitfront("report", "runs/designs"), "schema version 1..2, got 99")
+    refused(bitfront("report", "runs/designs"), "schema version 1..3, got 99")
     listed = bitfront("runs")
     assert listed.exit_code == 0
     assert "cannot be read" in listed.output

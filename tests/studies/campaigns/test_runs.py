@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dse import Campaign, Categorical, Objective, Ordinal, Space
+from dse import Campaign, Categorical, Fidelity, Objective, Ordinal, Space
 from studies.campaigns.figures import text_of
 from studies.campaigns.report import look, write_report
 from studies.campaigns.runs import RunError, find_runs, read_run
@@ -164,3 +164,16 @@ def test_folders_without_campaigns_are_refused(tmp_path):
 )
 def test_values_are_written_as_a_person_would(value, text):
     assert text_of(value) == text
+
+
+def test_only_full_evaluations_of_a_campaign_with_fidelities_are_done(tmp_path):
+    space = Space([Ordinal("x", range(9))])
+    epochs = Fidelity("epochs", (1, 4))
+    store = tmp_path / "campaign.sqlite"
+    with Campaign(space, [Objective("loss")], seed=0, fidelity=epochs, store=store) as campaign:
+        campaign.run(lambda p: {"loss": p["x"] - 9 * (p["epochs"] == 1)}, budget=4)
+        front = campaign.pareto()
+    run = read_run(tmp_path)
+    assert set(run.frame["trial_fidelity"]) == {1, 4}
+    assert set(run.done["trial_fidelity"]) == {4}
+    assert run.done["trial_id"][run.on_front].tolist() == front["id"].tolist()

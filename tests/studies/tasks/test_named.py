@@ -73,7 +73,7 @@ def test_a_dumped_study_holds_all_options_and_reads_back(tmp_path):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("", "task: missing, and it is required"),
+        ("", "the file is empty; task: missing, and it is required"),
         ('task = "digits-mlp"', "task: must be a table with the name of a task, got 'digits-mlp'"),
         ("[task]", f"task.name: missing, and it is required: one of {', '.join(NAMES)}"),
         (

@@ -148,6 +148,22 @@ def no_licence_twice(p):
     return {"loss": 1.0}
 
 
+def talks(p):
+    """Print in every way, then end as the design says."""
+    sys.stdout.write(f"python {p['x']}\n")
+    os.write(2, b"\xffraw\n")
+    subprocess.run(["echo", "a program"], check=True)
+    if p["x"] == 1:
+        sys.stdout.write("last words\x1b[31m\n")
+        os._exit(3)
+    if p["x"] == 2:
+        sys.stdout.write("still working\n")
+        time.sleep(1000)
+    if p["x"] == 3:
+        raise InfrastructureError("no licence")
+    return {"loss": 1.0}
+
+
 class Unloadable:
     """An evaluator that can be sent, and not received."""
 

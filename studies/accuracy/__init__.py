@@ -1,0 +1,1 @@
+"""Accuracy of networks under numerics that nobody has trained yet."""
