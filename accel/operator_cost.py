@@ -25,6 +25,7 @@ _MULTIPLY_SHARE = {
     "div": 1.0,
     "mul_backward": 1.0,
     "sgd_momentum": 0.5,
+    "adam": 8 / 12,  # a root and a division among them
     "cross_entropy": 0.5,
     "batch_norm": 0.5,
     "layer_norm": 0.5,

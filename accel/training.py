@@ -2,8 +2,8 @@
 
 One step is forward, loss, gradient of the loss, then per operator from last to first the errors of its
 inputs (backward), the gradients of its parameters and their update by stochastic gradient descent with
-momentum. Saved activations are simply read again by backward operators, so a scheduler sees how long each
-must live.
+momentum, or by Adam. Saved activations are simply read again by backward operators, so a scheduler sees how
+long each must live.
 
 - Matrix products: ``accel._backward_products``. Other operators: ``accel._derivatives`` says what the
   backward pass of each kind reads and how much arithmetic it does.
@@ -22,26 +22,49 @@ gradient clipping, weight decay, loss scaling, recomputation.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Literal, TypeAlias
 
 from accel._backward_products import error_of_a, error_of_w
 from accel._derivatives import Derivative, Read, derivative, fused_derivative
 from accel._loss import with_loss
 from accel.workload import Gemm, Operator, Phase, Role, Tensor, Window, Workload
 
-_OPS_PER_UPDATE = 4  # momentum = mu momentum + gradient; weight = weight - rate momentum
+Update: TypeAlias = Literal["sgd", "adam"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """An update: its kind, what it keeps for each parameter, and its operations on one."""
+
+    kind: str
+    states: tuple[str, ...]
+    ops: int
+
+
+_RULES: Mapping[Update, _Rule] = {
+    # momentum = mu momentum + gradient; weight = weight - rate momentum
+    "sgd": _Rule("sgd_momentum", ("momentum",), 4),
+    # mean = b1 mean + (1 - b1) gradient; square = b2 square + (1 - b2) gradient^2;
+    # weight = weight - rate mean / (sqrt(square) + eps), the corrections of the bias in rate and eps
+    "adam": _Rule("adam", ("mean", "square"), 12),
+}
 _PRODUCTS = ("conv", "linear", "matmul", "lstm_", "gru_", "rnn_")
 
 
-def training_step(workload: Workload) -> Workload:
-    """Forward, backward, weight gradients and momentum update of `workload`.
+def training_step(workload: Workload, *, optimizer: Update = "sgd") -> Workload:
+    """Forward, backward, weight gradients and update of `workload`.
 
     Parameters
     ----------
     workload
         A forward graph; the module's text says where its loss is. Of operators that were folded
         (``accel.folding``) the result is what is trained: import with ``fold_parameters=False``.
+    optimizer
+        ``"sgd"`` with momentum, or ``"adam"``, which keeps two values for each parameter
+        (``conv1.weight.mean``, ``conv1.weight.square``).
 
     Returns
     -------
@@ -58,7 +81,7 @@ def training_step(workload: Workload) -> Workload:
         derivative needs what is not stored; or a name that is needed is taken.
     """
     forward = with_loss(workload)
-    graph = _Backward(forward)
+    graph = _Backward(forward, _RULES[optimizer])
     for operator in reversed(forward.operators):
         graph.add(operator)
     graph.close()
@@ -94,6 +117,7 @@ class _Backward:
     """The operators after the forward pass, in an order in which they can run."""
 
     forward: Workload
+    rule: _Rule
     operators: list[Operator] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(init=False)
     errors: list[str] = field(default_factory=list)  # that arrive from outside
@@ -327,23 +351,26 @@ class _Backward:
         if not parameters:
             return
         gradients = [self._summed(name)[0] for name in parameters]
-        momenta = [self._declare_like(name, f"{name}.momentum", Role.OPTIMIZER_STATE) for name in parameters]
+        states = [
+            [self._declare_like(name, f"{name}.{state}", Role.OPTIMIZER_STATE) for state in self.rule.states]
+            for name in parameters
+        ]
         new = [
             self._declare_like(old, f"{old}.new", role)
-            for name, momentum in zip(parameters, momenta, strict=True)
-            for old, role in ((name, Role.WEIGHT), (momentum, Role.OPTIMIZER_STATE))
+            for name, kept in zip(parameters, states, strict=True)
+            for old, role in ((name, Role.WEIGHT), *((state, Role.OPTIMIZER_STATE) for state in kept))
         ]
-        self.states += momenta
+        self.states += [state for kept in states for state in kept]
         self.results += new
-        triples = zip(parameters, momenta, gradients, strict=True)
+        groups = zip(parameters, states, gradients, strict=True)
         self.operators.append(
             Operator(
                 name=self._new_name(f"{operator.name}.update"),
-                kind="sgd_momentum",
-                inputs=tuple(name for triple in triples for name in triple),
+                kind=self.rule.kind,
+                inputs=tuple(name for weight, kept, grad in groups for name in (weight, *kept, grad)),
                 outputs=tuple(new),
                 phase=Phase.UPDATE,
-                vector_ops=_OPS_PER_UPDATE * sum(map(self._elements, parameters)),
+                vector_ops=self.rule.ops * sum(map(self._elements, parameters)),
             )
         )
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isfinite
 from typing import TYPE_CHECKING
 
 from numerics import FloatFormat, Rounding
-from studies.tasks import TASKS
+from studies.precision.optimizer import Optimizer
+from studies.tasks import Data, Task, TaskTable, build_task, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
     from numerics.torch import LayerPolicy
 
 
@@ -23,31 +24,40 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A training run: stochastic gradient descent with momentum and constant loss scaling.
+    """A training run with constant loss scaling.
 
     Attributes
     ----------
     task
-        Key of `studies.tasks.TASKS`.
+        Name and options, as in a study's table ``[task]``: a value that other processes can be sent.
     batch, steps
         Samples per step, of each epoch's permutation; an incomplete last batch is left out.
+    evaluation_samples
+        Training samples whose loss is measured, the same in every run; all if ``None``.
     """
 
-    task: str
+    task: TaskTable
     batch: int
     steps: int
-    learning_rate: float
-    momentum: float
+    optimizer: Optimizer
     loss_scale: float
+    evaluation_samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """Arithmetic of a run: formats and accumulators of the products, format of the weight update."""
+    """Arithmetic of a run: formats and accumulators of the products, format of the weight update.
+
+    Attributes
+    ----------
+    state_format
+        Of momenta and of the moments of Adam, `update_format` if ``None``.
+    """
 
     policy: LayerPolicy
     update_format: FloatFormat
     update_rounding: Rounding
+    state_format: FloatFormat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +67,19 @@ class Outcome:
     Attributes
     ----------
     training_loss
-        Mean cross-entropy over the whole training set after the last step.
-    test_accuracy
-        Share of the test set classified correctly.
+        Mean of the task's loss over the evaluated training samples after the last step.
+    metric
+        The task's, over the whole test set, in its own unit.
     skipped_steps
         Steps left out because a scaled gradient overflowed.
+    seconds
+        Processor time of the training up to here, without the measurements.
     """
 
     training_loss: float
-    test_accuracy: float
+    metric: float
     skipped_steps: int
+    seconds: float = field(compare=False)
 
 
 def train(recipe: Recipe, numerics: Numerics | None, *, seed: int) -> Outcome:
@@ -87,48 +100,83 @@ def train(recipe: Recipe, numerics: Numerics | None, *, seed: int) -> Outcome:
     ValueError
         The batch is larger than the training set.
     """
+    (outcome,) = watched(recipe, numerics, seed=seed, steps=[recipe.steps])
+    if not isfinite(outcome.training_loss):
+        raise DivergedError(f"the training loss is {outcome.training_loss} after {recipe.steps} steps")
+    return outcome
+
+
+def watched(
+    recipe: Recipe, numerics: Numerics | None, *, seed: int, steps: Sequence[int]
+) -> Iterator[Outcome]:
+    """What one run has measured after each of `steps`, which rise; looking does not change the run.
+
+    The loss may be infinite or NaN. A run of fewer steps is the beginning of a longer one with the same
+    recipe: the learning rate is that of the recipe's `steps`.
+
+    Raises
+    ------
+    ValueError
+        The batch is larger than the training set, or `steps` do not rise within the recipe's.
+    """
     import torch
-    from torch.nn.functional import cross_entropy
 
     from numerics.torch import LossScaler, LowPrecision, emulate
+    from studies.evaluation import evaluated_samples, mean_loss, metric_of
+    from studies.precision.batches import Batches
 
-    task = TASKS[recipe.task]
-    data = task.load()
-    count = len(data.train_labels)
-    if recipe.batch > count:
-        raise ValueError(f"batch must be at most {count}, the size of the training set, got {recipe.batch}")
+    if not steps or list(steps) != sorted(set(steps)) or steps[0] < 1 or steps[-1] > recipe.steps:
+        raise ValueError(f"steps must rise within 1..{recipe.steps}, got {list(steps)}")
+    task, data = _task_and_data(json.dumps(recipe.task.model_dump(mode="json")))
+    count = len(data.train_inputs)
+    batches = Batches(count, recipe.batch, seed)
+    samples = evaluated_samples(count, recipe.evaluation_samples)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = task.network()
-    sgd = torch.optim.SGD(network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum)
-    optimizer: LowPrecision | torch.optim.SGD = sgd
+    plain = recipe.optimizer.build(network.parameters())
+    optimizer: torch.optim.Optimizer = plain
     if numerics is not None:
         emulate(network, numerics.policy, seed=seed, inplace=True)
         optimizer = LowPrecision(
-            sgd, format=numerics.update_format, rounding=numerics.update_rounding, seed=seed
+            plain,
+            format=numerics.update_format,
+            rounding=numerics.update_rounding,
+            seed=seed,
+            state_format=numerics.state_format,
         )
     scaler = LossScaler(recipe.loss_scale)
-    for chosen in _batches(count, recipe, seed):
+    spent, begin = 0.0, time.process_time()
+    for step in range(1, steps[-1] + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.optimizer.rate(step - 1, recipe.steps)
+        chosen = batches.next()
         optimizer.zero_grad()
-        scaler.backward(cross_entropy(network(data.train_inputs[chosen]), data.train_labels[chosen]))
+        scaler.backward(task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen]))
         scaler.step(optimizer)
-    with torch.no_grad():
-        loss = cross_entropy(network(data.train_inputs), data.train_labels).item()
-        right = network(data.test_inputs).argmax(1) == data.test_labels
-    if not isfinite(loss):
-        raise DivergedError(f"the training loss is {loss} after {recipe.steps} steps")
-    return Outcome(
-        training_loss=loss, test_accuracy=right.double().mean().item(), skipped_steps=scaler.skipped
-    )
+        if step in steps:
+            spent += time.process_time() - begin
+            yield Outcome(
+                training_loss=mean_loss(network, task, data, samples, batch=recipe.batch),
+                metric=metric_of(network, task, data, batch=recipe.batch),
+                skipped_steps=scaler.skipped,
+                seconds=spent,
+            )
+            begin = time.process_time()
 
 
-def _batches(count: int, recipe: Recipe, seed: int) -> Iterator[torch.Tensor]:
+def guessing_loss(task: Task, data: Data) -> float:
+    """Loss of a network that outputs zeros: with cross entropy, that of a guess, the log of the classes."""
     import torch
 
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.empty(0, dtype=torch.int64)
-    for _ in range(recipe.steps):
-        if len(order) < recipe.batch:
-            order = torch.randperm(count, generator=generator)
-        yield order[: recipe.batch]
-        order = order[recipe.batch :]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        inputs, labels = data.train_inputs[:2], data.train_labels[:2]
+        outputs = task.network().eval()(inputs)
+        return float(task.loss(torch.zeros_like(outputs), labels).item())
+
+
+@lru_cache(maxsize=2)
+def _task_and_data(text: str) -> tuple[Task, Data]:
+    """Task of a table in JSON, and its data: the same in every run of a process."""
+    task = build_task(table_of(json.loads(text)))
+    return task, task.load()

@@ -35,6 +35,11 @@ WORKERS = 2  #: evaluations at a time, unless a number is given
     help="Run folder or CSV file of an earlier campaign to learn from, repeatable.",
 )
 @click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder or file of the data that a co-design campaign trains on, in place of that in CONFIG.",
+)
+@click.option(
     "--executor", default="local", show_default=True, help="local, dask, or the address of a Dask scheduler."
 )
 @click.option(
@@ -61,6 +66,7 @@ def campaign(
     seed: int | None,
     budget: int | None,
     transfer: tuple[Path, ...],
+    data: Path | None,
     executor: str,
     folder: Path | None,
     workers: int | None,
@@ -91,10 +97,12 @@ def campaign(
     folder = folder or Path("runs") / source.stem
     try:
         if config is not None and _is_codesign(config):
-            if transfer or executor != "local":
-                what = "--transfer" if transfer else "--executor"
-                refuse(f"{what}: is for tables and outside programs, {config} is a co-design campaign")
-            _codesign(config, folder, changes, workers or WORKERS)
+            if executor != "local":
+                refuse(f"--executor: is for tables and outside programs, {config} is a co-design campaign")
+            given = changes if data is None else {**changes, "data": data}
+            _codesign(config, folder, given, transfer, workers or WORKERS)
+        elif data is not None:
+            refuse(f"--data: is for co-design campaigns, {source} says itself where its designs are")
         else:
             settings = _settings(config, table, of_table)
             _generic(settings, source, folder, changes, transfer, executor, workers, report)
@@ -116,19 +124,23 @@ def _is_codesign(config: Path) -> bool:
     return "program" not in data and "table" not in data and ("training" in data or "space" in data)
 
 
-def _codesign(config: Path, folder: Path, changes: dict[str, Any], workers: int) -> None:
+def _codesign(
+    config: Path, folder: Path, changes: dict[str, Any], transfer: tuple[Path, ...], workers: int
+) -> None:
     from dse import CampaignLocked, StoreError
     from studies.codesign.campaign import run
     from studies.codesign.config import CampaignConfig, changed
     from studies.codesign.progress import Progress
     from studies.codesign.report import write_report
+    from studies.codesign.transfer import transfer_of
     from studies.config import ConfigError, load
 
     settings = changed(load(config, CampaignConfig), changes)
+    sources = transfer_of(transfer, settings)
     try:
         with Progress(settings) as progress:
             try:
-                result = run(settings, folder, workers=workers, watcher=progress)
+                result = run(settings, folder, workers=workers, watcher=progress, transfer=sources)
                 progress.stage("writing the report")
                 write_report(result, folder / "report.html")
             except ConfigError as error:

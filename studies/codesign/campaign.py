@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import log
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,11 +14,13 @@ from dse import Campaign, Categorical, Event, Objective, Ordinal, Space, StoreMi
 from numerics.warm import compile_kernels
 from studies.codesign.config import CampaignConfig
 from studies.codesign.evaluate import LEARNT, Evaluator, versions
-from studies.codesign.pricing import NUMERICS, Pricing
+from studies.codesign.pricing import Pricing, numerics_names
+from studies.codesign.quality import Quality
+from studies.codesign.transfer import fingerprint
 from studies.config import ConfigError
 from studies.replicas import ReplicaPool
-from studies.tasks import TASKS
-from studies.training import DivergedError
+from studies.tasks import Data, Task, TaskError, build_task
+from studies.training import DivergedError, guessing_loss
 
 _UNITS = {"energy_pj": "pJ", "area_um2": "um2", "cycles": "cycles"}
 
@@ -47,11 +48,24 @@ class Result:
     """
 
     config: CampaignConfig
+    task: Task
     pricing: Pricing
+    space: Space
+    objectives: tuple[Objective, ...]
     evaluations: pd.DataFrame
     front: pd.DataFrame
     trials: tuple[Trial, ...]
     notes: tuple[tuple[int, str], ...]
+
+    @property
+    def quality(self) -> Quality:
+        """The task's metric."""
+        return Quality(self.task.metric)
+
+    @property
+    def done(self) -> pd.DataFrame:
+        """Rows of the trials with a result."""
+        return self.evaluations[self.evaluations["state"] == "done"]
 
     @property
     def reference(self) -> pd.Series[Any]:
@@ -72,9 +86,11 @@ class Result:
 def space_of(config: CampaignConfig, pricing: Pricing) -> Space:
     """Search space: sizes and widths are ordered, formats, rounding and dataflow are not."""
     table = config.space
+    backward = table.backward_format
     return Space(
         [
             Categorical("format", table.format),
+            *([] if backward is None else [Categorical("backward_format", backward)]),
             Ordinal("accumulator_exp_bits", sorted(table.accumulator_exp_bits)),
             Ordinal("accumulator_frac_bits", sorted(table.accumulator_frac_bits)),
             Categorical("chunk", table.chunk),
@@ -89,9 +105,14 @@ def space_of(config: CampaignConfig, pricing: Pricing) -> Space:
     )
 
 
-def objectives_of(config: CampaignConfig, pricing: Pricing) -> list[Objective]:
-    """Objectives: the quality of training is learnt, the cost of the chip is known."""
-    guess = log(TASKS[config.training.task].classes)
+def objectives_of(config: CampaignConfig, pricing: Pricing, guess: float) -> list[Objective]:
+    """Objectives: the quality of training is learnt, the cost of the chip is known.
+
+    Parameters
+    ----------
+    guess
+        Loss of a network that guesses: nothing worse is of interest, unless the file says otherwise.
+    """
     costs: dict[str, Callable[[dict[str, Any]], float]] = {
         "energy_pj": lambda parameters: pricing.cost(parameters).total_energy_pj,
         "cycles": lambda parameters: float(pricing.cost(parameters).cycles),
@@ -103,16 +124,23 @@ def objectives_of(config: CampaignConfig, pricing: Pricing) -> list[Objective]:
         Objective(
             name,
             unit=_UNITS.get(name, ""),
-            transform="none" if name == "test_error" else "log",
+            transform="none" if name in ("test_error", "test_metric") else "log",
             known=costs.get(name),
-            inputs=NUMERICS if name in LEARNT else None,
+            inputs=numerics_names(config.space) if name in LEARNT else None,
             threshold=thresholds.get(name),
         )
         for name in config.search.objectives
     ]
 
 
-def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher) -> Result:
+def run(
+    config: CampaignConfig,
+    folder: Path,
+    *,
+    workers: int,
+    watcher: Watcher,
+    transfer: Sequence[pd.DataFrame] = (),
+) -> Result:
     """Run a campaign in `folder`, or go on with the one that is there.
 
     Every finished evaluation is on disk before the next begins; a killed run resumes where it was.
@@ -121,6 +149,8 @@ def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher)
     ----------
     workers
         Processes that train replicates in parallel; the result does not depend on it.
+    transfer
+        Results of earlier campaigns to learn from, see `studies.codesign.transfer`.
 
     Raises
     ------
@@ -130,9 +160,8 @@ def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher)
         The campaign is running elsewhere, or its file is damaged.
     """
     watcher.stage("reading the network")
-    pricing = Pricing.of(config)
-    if config.training.batch > (count := len(TASKS[config.training.task].load().train_labels)):
-        raise ConfigError(f"training.batch: must be at most {count}, got {config.training.batch}")
+    task, data = _read_task(config)
+    pricing = Pricing.of(config, task, data)
     watcher.stage("scheduling the training step on every scratchpad")
     pricing.prepare()
     try:
@@ -141,15 +170,18 @@ def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher)
         raise ConfigError(f"space: {error}") from None
     settings = config.model_dump(mode="json", exclude_none=True)
     identity = {key: value for key, value in settings.items() if key != "evaluations"}
+    if transfer:
+        identity["transfer"] = fingerprint(transfer)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         campaign = Campaign(
             space,
-            objectives_of(config, pricing),
+            objectives_of(config, pricing, guessing_loss(task, data)),
             seed=config.seed,
             method=config.search.method,
             initial=config.search.initial,
             store=folder / "campaign.sqlite",
+            transfer=transfer,
             config=identity,
             versions=versions(),
         )
@@ -160,18 +192,21 @@ def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher)
         watcher.stage("compiling the kernels")
         compile_kernels()
         with ReplicaPool(min(workers, config.training.replicates)) as pool:
-            evaluator = Evaluator(config, pricing, pool)
+            evaluator = Evaluator(config, pricing, Quality(task.metric), pool)
             watcher.stage("training the full-precision twin")
             try:
                 twin = evaluator.full_precision()
             except DivergedError as error:
-                rate = config.training.learning_rate
+                rate = config.training.rule.learning_rate
+                where = "learning_rate" if config.training.optimizer is None else "optimizer.learning_rate"
                 raise ConfigError(
-                    f"training.learning_rate: must let the float32 twin converge, got {rate}: {error}"
+                    f"training.{where}: must let the float32 twin converge, got {rate}: {error}"
                 ) from None
             for trial in campaign.trials:
                 if trial.state == "done":
                     evaluator.recall(trial.id, trial.parameters, {**trial.metrics, **trial.values})
+            if problem := pricing.schedules.kept.problem:
+                watcher.stage(f"schedules are not kept for other campaigns: {problem}")
             watcher.stage("searching")
 
             def on_event(event: Event) -> None:
@@ -186,9 +221,49 @@ def run(config: CampaignConfig, folder: Path, *, workers: int, watcher: Watcher)
             ],
             ignore_index=True,
         )
-        result = Result(config, pricing, evaluations, campaign.pareto(), campaign.trials, campaign.notes)
+        result = Result(
+            config=config,
+            task=task,
+            pricing=pricing,
+            space=space,
+            objectives=campaign.objectives,
+            evaluations=evaluations,
+            front=campaign.pareto(),
+            trials=campaign.trials,
+            notes=campaign.notes,
+        )
     _write_parquet(evaluations, folder / "evaluations.parquet")
     return result
+
+
+def _read_task(config: CampaignConfig) -> tuple[Task, Data]:
+    """Task and data of a campaign that they fit.
+
+    Raises
+    ------
+    ConfigError
+        The data are absent or too few, or an objective is none of this task.
+    """
+    training = config.training
+    try:
+        task = build_task(training.table)
+        data = task.load()
+    except TaskError as error:
+        lines = [
+            line if line.startswith("training.") else f"training.task: {line}"
+            for line in str(error).splitlines()
+        ]
+        raise ConfigError("\n".join(lines)) from None
+    if training.batch > (count := len(data.train_labels)):
+        raise ConfigError(f"training.batch: must be at most {count}, got {training.batch}")
+    if (training.evaluation_samples or 0) > count:
+        raise ConfigError(
+            f"training.evaluation_samples: must be at most {count}, got {training.evaluation_samples}"
+        )
+    for index, name in enumerate(config.search.objectives):
+        if reason := Quality(task.metric).why_not(name):
+            raise ConfigError(f"search.objectives[{index}]: {reason}")
+    return task, data
 
 
 def _scalars(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
 
 from accel import offchip_memory
 from dse.methods import METHODS
 from numerics import FloatFormat, Rounding
 from studies.config import Choices, ConfigError, Table, distinct, parsed
-from studies.tasks import TASKS
+from studies.precision.optimizer import Optimizer
+from studies.tasks import TaskError, TaskTable, table_of, task_names, with_data
 
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
 PositiveFloat: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -22,7 +23,23 @@ Dataflow: TypeAlias = Literal["os", "ws", "is"]
 #: Methods of search; active learning for prediction is none.
 SEARCH_METHODS = tuple(name for name in METHODS if name != "predict")
 
-ObjectiveName: TypeAlias = Literal["training_loss", "test_error", "energy_pj", "cycles", "area_um2"]
+#: Objectives, all of them minimised.
+ObjectiveName: TypeAlias = Literal[
+    "training_loss", "test_error", "test_metric", "energy_pj", "cycles", "area_um2"
+]
+OBJECTIVES: tuple[str, ...] = get_args(ObjectiveName)
+
+
+def _minimised(text: str) -> str:
+    """Name of an objective: alone, or with its direction as tables of designs have it."""
+    name, colon, direction = text.partition(":")
+    if colon and direction not in ("min", "max"):
+        raise ValueError(f"the direction of {name} must be min, got {direction!r}")
+    if name not in OBJECTIVES:
+        raise ValueError(f"must be one of {', '.join(OBJECTIVES)}, got {name!r}")
+    if direction == "max":
+        raise ValueError(f"{name} is minimised, and cannot be maximised, got {text!r}")
+    return name
 
 
 def _search_method(name: str) -> str:
@@ -31,29 +48,88 @@ def _search_method(name: str) -> str:
     return name
 
 
-def _known_task(name: str) -> str:
-    if name not in TASKS:
-        raise ValueError(f"must be one of {', '.join(TASKS)}, got {name!r}")
-    return name
+def _task(value: Any) -> Any:
+    """Task by its name alone, kept as text, or by its table."""
+    if not isinstance(value, str):
+        return value if isinstance(value, TaskTable) else table_of(value)
+    if value not in (names := task_names()):
+        raise ValueError(f"must be one of {', '.join(names)}, got {value!r}")
+    table_of(value)  # options without a default are missed here
+    return value
 
 
 class Training(Table):
-    """How each candidate's numerics are judged: a training run, repeated with `replicates` seeds."""
+    """How each candidate's numerics are judged: a training run, repeated with `replicates` seeds.
 
-    task: Annotated[str, AfterValidator(_known_task)]
+    Attributes
+    ----------
+    task
+        Name of a built-in task, or a table of its name and options as in a precision study.
+    learning_rate, momentum
+        Of stochastic gradient descent; in place of `optimizer`.
+    optimizer
+        Table as in a precision study.
+    update_format, state_format
+        Of weights and their gradients, and of the optimizer's state, which is the same if not given: the
+        squares that Adam keeps need more range.
+    evaluation_samples
+        Training samples whose loss is measured, the same in every run; all if not given.
+    """
+
+    task: Annotated[str | SerializeAsAny[TaskTable], BeforeValidator(_task)]
     batch: PositiveInt
     steps: PositiveInt
-    learning_rate: PositiveFloat
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    learning_rate: PositiveFloat | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    optimizer: Optimizer | None = None
     loss_scale: PositiveFloat = 256.0
     update_format: FloatText = "e6m9"
+    state_format: FloatText | None = None
     replicates: Annotated[int, Field(ge=1, le=64)] = 2
+    evaluation_samples: PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_momentum(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("optimizer") is not None:
+            return data
+        return {"momentum": 0.9, **data}
+
+    @model_validator(mode="after")
+    def _one_optimizer(self) -> Self:
+        if self.optimizer is None and self.learning_rate is None:
+            raise ValueError("wants learning_rate, or a table optimizer; got neither")
+        if self.optimizer is not None and (self.learning_rate, self.momentum) != (None, None):
+            raise ValueError("learning_rate and momentum belong into the table optimizer, got them beside it")
+        return self
+
+    @property
+    def table(self) -> TaskTable:
+        """Table of the task."""
+        return table_of(self.task) if isinstance(self.task, str) else self.task
+
+    @property
+    def rule(self) -> Optimizer:
+        """The optimizer, however it was given."""
+        if self.optimizer is not None:
+            return self.optimizer
+        assert self.learning_rate is not None
+        return Optimizer(kind="sgd", learning_rate=self.learning_rate, momentum=self.momentum)
 
 
 class SpaceTable(Table):
-    """What varies. Each key takes a list of choices, or one value that stays fixed."""
+    """What varies. Each key takes a list of choices, or one value that stays fixed.
+
+    Attributes
+    ----------
+    format
+        Of the operands of all products; of weights and activations if there is a `backward_format`.
+    backward_format
+        Of the errors of the backward pass.
+    """
 
     format: Annotated[Choices[FloatText], AfterValidator(distinct)]
+    backward_format: Annotated[Choices[FloatText], AfterValidator(distinct)] | None = None
     accumulator_exp_bits: Annotated[Choices[Annotated[int, Field(ge=2, le=8)]], AfterValidator(distinct)]
     accumulator_frac_bits: Annotated[Choices[Annotated[int, Field(ge=1, le=23)]], AfterValidator(distinct)]
     chunk: Annotated[Choices[Annotated[int, Field(ge=0)]], AfterValidator(distinct)]
@@ -66,12 +142,19 @@ class SpaceTable(Table):
 
 
 class Fixed(Table):
-    """What all candidate designs share."""
+    """What all candidate designs share.
+
+    Attributes
+    ----------
+    schedule_seconds
+        After which a schedule that is not proved optimal by then is taken as it is, 60 if not given.
+    """
 
     accumulator_bytes: PositiveInt
     offchip: str = "LPDDR4"
     clock_mhz: PositiveFloat
     node_nm: PositiveInt = 45
+    schedule_seconds: PositiveFloat | None = None
 
     @model_validator(mode="after")
     def _known_memory(self) -> Self:
@@ -95,7 +178,7 @@ class SearchTable(Table):
 
     method: Annotated[str, AfterValidator(_search_method)] = "auto"
     initial: PositiveInt = 10
-    objectives: Annotated[list[ObjectiveName], AfterValidator(distinct)] = Field(
+    objectives: Annotated[list[Annotated[str, AfterValidator(_minimised)]], AfterValidator(distinct)] = Field(
         default=["training_loss", "energy_pj"]
     )
     thresholds: dict[ObjectiveName, PositiveFloat] = Field(default_factory=dict)
@@ -122,12 +205,12 @@ class CampaignConfig(Table):
 
 
 def changed(config: CampaignConfig, changes: Mapping[str, Any]) -> CampaignConfig:
-    """Return the configuration with another `method`, `seed` or `budget` of the command line.
+    """Return the configuration with another `method`, `seed`, `budget` or `data` of the command line.
 
     Raises
     ------
     ConfigError
-        An unknown method.
+        An unknown method, a budget below one, or data for a task that reads none.
     """
     update: dict[str, Any] = {}
     if "method" in changes:
@@ -139,5 +222,13 @@ def changed(config: CampaignConfig, changes: Mapping[str, Any]) -> CampaignConfi
     if "seed" in changes:
         update["seed"] = changes["seed"]
     if "budget" in changes:
+        if changes["budget"] < 1:
+            raise ConfigError(f"--budget: must be at least 1, got {changes['budget']}")
         update["evaluations"] = changes["budget"]
+    if "data" in changes:
+        try:
+            task = with_data(config.training.table, changes["data"])
+        except TaskError as error:
+            raise ConfigError(f"training.{error}") from None
+        update["training"] = config.training.model_copy(update={"task": task})
     return config.model_copy(update=update)

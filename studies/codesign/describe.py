@@ -18,7 +18,14 @@ def numerics_text(row: Mapping[str, Any]) -> str:
     chunk = f" chunk={int(row['chunk'])}" if row["chunk"] else ""
     accumulator = f"e{int(row['accumulator_exp_bits'])}m{int(row['accumulator_frac_bits'])}"
     update = _UPDATES.get(row["update_rounding"], row["update_rounding"])
-    return f"{row['format']} + {accumulator}{chunk}, {update}"
+    return f"{formats_text(row)} + {accumulator}{chunk}, {update}"
+
+
+def formats_text(row: Mapping[str, Any]) -> str:
+    """Operand format of a candidate, and that of its errors if it has one of its own: ``e4m3fn/e5m2``."""
+    backward = row.get("backward_format")
+    same = _missing(backward) or backward == row["format"]
+    return str(row["format"]) if same else f"{row['format']}/{backward}"
 
 
 def design_text(row: Mapping[str, Any]) -> str:

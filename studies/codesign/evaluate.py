@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import exp, log
 from typing import Any
-
-import numpy as np
 
 from accel import Cost
 from dse import InfrastructureError
 from numerics import FloatFormat, Rounding
 from studies.codesign.config import CampaignConfig
-from studies.codesign.pricing import NUMERICS, Parameters, Pricing, accumulator_of
+from studies.codesign.pricing import Parameters, Pricing, accumulator_of, numerics_names
+from studies.codesign.quality import Quality
 from studies.replicas import ReplicaPool, WorkerLostError
 from studies.training import Numerics, Outcome, Recipe
 
@@ -33,21 +31,22 @@ class Evaluator:
 
     config: CampaignConfig
     pricing: Pricing
+    quality: Quality
     pool: ReplicaPool
     trial: int = 0
     measured: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
 
     def recall(self, trial: int, parameters: Parameters, metrics: Mapping[str, Any]) -> None:
         """Take over what a finished trial of an earlier process measured."""
-        quality = {name: metrics[name] for name in QUALITY if name in metrics}
-        self.measured.setdefault(_numerics_key(parameters), {**quality, "trained_in": trial})
+        quality = {name: metrics[name] for name in self.quality.columns if name in metrics}
+        self.measured.setdefault(self._key(parameters), {**quality, "trained_in": trial})
 
     def __call__(self, parameters: Parameters) -> tuple[dict[str, float], dict[str, Any]]:
         """Evaluate a candidate: learnt objectives by name, and all other metrics."""
-        key = _numerics_key(parameters)
+        key = self._key(parameters)
         if key not in self.measured:
             outcomes = self._train(numerics_of(self.config, parameters))
-            self.measured[key] = {**quality_metrics(outcomes), "trained_in": self.trial}
+            self.measured[key] = {**self.quality.summary(outcomes), "trained_in": self.trial}
         metrics = {**self.measured[key], **cost_metrics(self.pricing.cost(parameters))}
         objectives: list[str] = list(self.config.search.objectives)
         values = {name: metrics[name] for name in objectives if name in LEARNT}
@@ -57,7 +56,7 @@ class Evaluator:
         """Evaluate the float32 twin, with the same seeds, on the hardware that suits it best."""
         design, cost = self.pricing.full_precision()
         return {
-            **quality_metrics(self._train(None)),
+            **self.quality.summary(self._train(None)),
             **cost_metrics(cost),
             "rows": design.rows,
             "columns": design.columns,
@@ -65,6 +64,9 @@ class Evaluator:
             "scratchpad_bytes": design.scratchpad_bytes,
             "offchip_bytes_per_cycle": design.offchip_bytes_per_cycle,
         }
+
+    def _key(self, parameters: Parameters) -> tuple[Any, ...]:
+        return tuple(parameters[name] for name in numerics_names(self.config.space))
 
     def _train(self, numerics: Numerics | None) -> list[Outcome]:
         seeds = range(self.config.seed, self.config.seed + self.config.training.replicates)
@@ -75,60 +77,43 @@ class Evaluator:
 
 
 #: Objectives that only an evaluation can tell.
-LEARNT = ("training_loss", "test_error")
-
-#: Metrics that training measures; the others follow from the parameters.
-QUALITY = (
-    "training_loss",
-    "test_error",
-    "test_accuracy",
-    "test_accuracy_min",
-    "test_accuracy_max",
-    "training_losses",
-    "skipped_steps",
-)
+LEARNT = ("training_loss", "test_error", "test_metric")
 
 
 def recipe_of(config: CampaignConfig) -> Recipe:
     """Give the training recipe of a campaign."""
     training = config.training
     return Recipe(
-        task=training.task,
+        task=training.table,
         batch=training.batch,
         steps=training.steps,
-        learning_rate=training.learning_rate,
-        momentum=training.momentum,
+        optimizer=training.rule,
         loss_scale=training.loss_scale,
+        evaluation_samples=training.evaluation_samples,
     )
 
 
 def numerics_of(config: CampaignConfig, parameters: Parameters) -> Numerics:
-    """Arithmetic of a candidate: one operand format, one accumulator, for all products."""
+    """Arithmetic of a candidate: its operand formats, and one accumulator for all products."""
     from numerics.torch import LayerPolicy
 
     update = FloatFormat.parse(config.training.update_format)
+    operand, accumulator = FloatFormat.parse(parameters["format"]), accumulator_of(parameters)
+    backward, state = parameters.get("backward_format"), config.training.state_format
     return Numerics(
-        policy=LayerPolicy.uniform(
-            FloatFormat.parse(parameters["format"]), accumulator_of(parameters), weight_gradient=update
+        policy=LayerPolicy(
+            weight=operand,
+            activation=operand,
+            error=operand if backward is None else FloatFormat.parse(backward),
+            weight_gradient=update,
+            forward=accumulator,
+            backward=accumulator,
+            gradient=accumulator,
         ),
         update_format=update,
         update_rounding=Rounding.parse(parameters["update_rounding"]),
+        state_format=None if state is None else FloatFormat.parse(state),
     )
-
-
-def quality_metrics(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Summary of the replicates: geometric mean of the losses, mean of the accuracies."""
-    losses = [outcome.training_loss for outcome in outcomes]
-    accuracies = [outcome.test_accuracy for outcome in outcomes]
-    return {
-        "training_loss": exp(sum(log(max(loss, 1e-12)) for loss in losses) / len(losses)),
-        "test_error": 1.0 - float(np.mean(accuracies)),
-        "test_accuracy": float(np.mean(accuracies)),
-        "test_accuracy_min": min(accuracies),
-        "test_accuracy_max": max(accuracies),
-        "training_losses": losses,
-        "skipped_steps": sum(outcome.skipped_steps for outcome in outcomes),
-    }
 
 
 def cost_metrics(cost: Cost) -> dict[str, Any]:
@@ -143,10 +128,6 @@ def cost_metrics(cost: Cost) -> dict[str, Any]:
         "area_um2": cost.total_area_um2,
         **{f"area_{part}_um2": area for part, area in cost.area_um2.items()},
     }
-
-
-def _numerics_key(parameters: Parameters) -> tuple[Any, ...]:
-    return tuple(parameters[name] for name in NUMERICS)
 
 
 def versions() -> dict[str, str]:

@@ -11,30 +11,34 @@ import plotly.graph_objects as go
 
 from accel import COMPONENTS
 from dse import hypervolume
-from studies.codesign.describe import design_text, numerics_text
+from studies.codesign.describe import design_text, formats_text, numerics_text
+from studies.codesign.quality import Quality
 from studies.page import COLORS, styled
 
 if TYPE_CHECKING:
     from studies.codesign.campaign import Result
+    from studies.codesign.savings import Savings
+    from studies.codesign.sensitivity import Sensitivity
 
 _LOSS_SHOWN = 10.0  # a broken network may have any loss: those above are drawn here
 _MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
-def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "test_accuracy") -> go.Figure:
+def front(result: Result, height: Literal["metric", "training_loss"] = "metric") -> go.Figure:
     """Every evaluation by energy and quality, the front joined, the float32 twin's quality as a line.
 
     Designs with the same numerics train alike, so they share their height. Accuracy is drawn by its
     error, on a logarithmic axis. The twin's energy would squeeze all else to the left, so it is in words.
     """
     figure = go.Figure()
-    done = _done(result)
+    done, quality = result.done, result.quality
+    column = quality.column if height == "metric" else height
     for index, name in enumerate(result.config.space.format):
         rows = done[done["format"] == name]
         figure.add_trace(
             go.Scatter(
                 x=rows["energy_pj"] / 1e6,
-                y=_height(rows, quality),
+                y=_height(rows, column),
                 mode="markers",
                 name=name,
                 marker={
@@ -43,7 +47,7 @@ def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "
                     "size": 9,
                     "opacity": 0.8,
                 },
-                text=[_hover(row) for _, row in rows.iterrows()],
+                text=[_hover(row, quality) for _, row in rows.iterrows()],
                 hovertemplate="%{text}<extra></extra>",
             )
         )
@@ -51,12 +55,12 @@ def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "
     figure.add_trace(
         go.Scatter(
             x=best["energy_pj"] / 1e6,
-            y=_height(best, quality),
+            y=_height(best, column),
             mode="lines+text",
             name="front of the search",
             line={"color": "#444444", "width": 1.5, "shape": "hv"},
             text=_sparse_labels(best, np.ptp(done["energy_pj"])),
-            textposition="top center" if quality == "test_accuracy" else "bottom center",
+            textposition="top center" if column == "test_accuracy" else "bottom center",
             textfont={"size": 11, "color": "#222222"},
             hoverinfo="skip",
         )
@@ -66,13 +70,13 @@ def front(result: Result, quality: Literal["test_accuracy", "training_loss"] = "
     figure.add_trace(
         _level(
             ends,
-            _height(twin.to_frame().T, quality).iloc[0],
+            _height(twin.to_frame().T, column).iloc[0],
             f"float32 twin, {twin['energy_pj'] / 1e6:.0f} uJ",
         )
     )
     figure.update_xaxes(title="energy of one training step, uJ")
-    if quality == "test_accuracy":
-        _accuracy_axis(figure)
+    if height == "metric":
+        _quality_axis(figure, quality)
     else:
         figure.update_yaxes(title=f"final training loss, at most {_LOSS_SHOWN:g}", type="log", dtick="D2")
     return styled(figure, 480)
@@ -119,10 +123,11 @@ def breakdown(result: Result) -> go.Figure:
     return styled(figure, 160 + 28 * len(labels))
 
 
-def accuracy_against_bits(result: Result) -> go.Figure:
-    """Test accuracy by accumulator fraction bits, one colour per format, one symbol per chunk."""
+def quality_against_bits(result: Result) -> go.Figure:
+    """Test metric by accumulator fraction bits, one colour per format, one symbol per chunk."""
     figure = go.Figure()
-    done = _done(result).drop_duplicates("trained_in")
+    done, quality = result.done.drop_duplicates("trained_in"), result.quality
+    column = quality.column
     chunks = list(result.config.space.chunk)
     for index, name in enumerate(result.config.space.format):
         for number, chunk in enumerate(chunks):
@@ -134,14 +139,8 @@ def accuracy_against_bits(result: Result) -> go.Figure:
             figure.add_trace(
                 go.Scatter(
                     x=rows["accumulator_frac_bits"] + spread,
-                    y=_error(rows["test_accuracy"]),
-                    error_y={
-                        "type": "data",
-                        "symmetric": False,
-                        "array": _error(rows["test_accuracy_min"]) - _error(rows["test_accuracy"]),
-                        "arrayminus": _error(rows["test_accuracy"]) - _error(rows["test_accuracy_max"]),
-                        "thickness": 1,
-                    },
+                    y=_height(rows, column),
+                    error_y=_whiskers(rows, column),
                     mode="markers",
                     name=f"{name}, chunk {chunk}" if chunk else f"{name}, one sum",
                     marker={
@@ -149,21 +148,68 @@ def accuracy_against_bits(result: Result) -> go.Figure:
                         "symbol": _MARKERS[number % len(_MARKERS)],
                         "size": 9,
                     },
-                    text=[_hover(row) for _, row in rows.iterrows()],
+                    text=[_hover(row, quality) for _, row in rows.iterrows()],
                     hovertemplate="%{text}<extra></extra>",
                 )
             )
     ends = [min(result.config.space.accumulator_frac_bits), max(result.config.space.accumulator_frac_bits)]
-    figure.add_trace(_level(ends, _error(result.reference["test_accuracy"]), "float32 twin"))
+    figure.add_trace(_level(ends, _height(result.reference.to_frame().T, column).iloc[0], "float32 twin"))
     figure.update_xaxes(title="fraction bits of the accumulator", dtick=1)
-    _accuracy_axis(figure)
+    _quality_axis(figure, quality)
     return styled(figure, 440)
+
+
+def waterfall(savings: Savings) -> go.Figure:
+    """Energy from full precision to a design, by what changed; the means over all orders."""
+    ordered = sorted(savings.saved_pj, key=lambda factor: -savings.saved_pj[factor])
+    steps = [-savings.saved_pj[factor] / 1e6 for factor in ordered]
+    figure = go.Figure(
+        go.Waterfall(
+            x=["float32, layer by layer", *ordered, "this design"],
+            y=[savings.start_pj / 1e6, *steps, savings.end_pj / 1e6],
+            measure=["absolute", *["relative"] * len(steps), "total"],
+            text=[f"{value:.1f}" for value in (savings.start_pj / 1e6, *steps, savings.end_pj / 1e6)],
+            textposition="outside",
+            decreasing={"marker": {"color": COLORS[2]}},
+            increasing={"marker": {"color": COLORS[1]}},
+            totals={"marker": {"color": COLORS[0]}},
+            cliponaxis=False,
+        )
+    )
+    figure.update_yaxes(title="energy of one training step, uJ")
+    return styled(figure, 380)
+
+
+def pinned(sensitivity: Sensitivity) -> go.Figure:
+    """Hypervolume lost by each parameter at each value, one row of marks for each parameter."""
+    rows = sensitivity.rows()[::-1]
+    figure = go.Figure()
+    for row in rows:
+        values = row["values"]
+        figure.add_trace(
+            go.Scatter(
+                x=[100 * lost for _, lost in values],
+                y=[row["parameter"]] * len(values),
+                mode="lines+markers+text",
+                text=[str(value) for value, _ in values],
+                textposition="top center",
+                textfont={"size": 10},
+                marker={"size": 9, "color": COLORS[0]},
+                line={"color": "#BBBBBB", "width": 1},
+                showlegend=False,
+                hovertemplate="%{y} = %{text}<br>loses %{x:.1f} %<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title="hypervolume lost when the parameter is pinned to the value, %")
+    return styled(figure, 140 + 44 * len(rows))
 
 
 def hypervolume_trace(result: Result) -> go.Figure:
     """Hypervolume of the front against evaluations, relative to the final one."""
-    objectives = [(name, name != "test_error") for name in result.config.search.objectives]
-    done = _done(result).sort_values("id")
+    objectives = [
+        (name, name not in ("test_error", "test_metric")) for name in result.config.search.objectives
+    ]
+    done = result.done.sort_values("id")
     costs = np.column_stack(
         [np.log10(done[name].astype(float)) if log else done[name].astype(float) for name, log in objectives]
     )
@@ -188,13 +234,24 @@ def hypervolume_trace(result: Result) -> go.Figure:
     return styled(figure, 340)
 
 
-def _done(result: Result) -> pd.DataFrame:
-    return result.evaluations[result.evaluations["state"] == "done"]
+def _height(rows: pd.DataFrame, column: str) -> pd.Series[Any]:
+    values = rows[column].astype(float)
+    if column.startswith("test_accuracy"):
+        return _error(values)  # type: ignore[no-any-return]  # NumPy's ufunc of a series
+    return values.clip(upper=_LOSS_SHOWN) if column == "training_loss" else values
 
 
-def _height(rows: pd.DataFrame, quality: str) -> pd.Series[Any]:
-    values = rows[quality].astype(float)
-    return _error(values) if quality == "test_accuracy" else values.clip(upper=_LOSS_SHOWN)
+def _whiskers(rows: pd.DataFrame, column: str) -> dict[str, Any]:
+    """From the least to the most of the replicates."""
+    middle = _height(rows, column)
+    ends = np.array([_height(rows, f"{column}_{end}") for end in ("min", "max")])
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": ends.max(axis=0) - middle,
+        "arrayminus": middle - ends.min(axis=0),
+        "thickness": 1,
+    }
 
 
 def _error(accuracy: Any) -> Any:
@@ -202,8 +259,14 @@ def _error(accuracy: Any) -> Any:
     return np.maximum(100 * (1 - accuracy), 0.1)
 
 
-def _accuracy_axis(figure: go.Figure) -> None:
-    """Label an axis of errors with accuracies: close to 100 % every error counts, far from it none."""
+def _quality_axis(figure: go.Figure, quality: Quality) -> None:
+    """Label the axis of the metric.
+
+    Of errors with accuracies: close to 100 % every error counts, far from it none.
+    """
+    if not quality.is_accuracy:
+        figure.update_yaxes(title=quality.title)
+        return
     ticks = [0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 7, 10, 20, 30, 50, 90]
     figure.update_yaxes(
         title="test accuracy, %",
@@ -220,14 +283,14 @@ def _cells(row: pd.Series[Any]) -> dict[str, Any]:
 
 def _label(row: pd.Series[Any]) -> str:
     chunk = f" c{int(row['chunk'])}" if row["chunk"] else ""
-    return f"{row['format']}+m{int(row['accumulator_frac_bits'])}{chunk}"
+    return f"{formats_text(_cells(row))}+m{int(row['accumulator_frac_bits'])}{chunk}"
 
 
-def _hover(row: pd.Series[Any]) -> str:
+def _hover(row: pd.Series[Any], quality: Quality) -> str:
     cells = _cells(row)
     head = f"<b>#{row['id']}</b> " if row["id"] >= 0 else ""
     return (
         f"{head}{numerics_text(cells)}<br>{design_text(cells)}"
-        f"<br>accuracy {100 * row['test_accuracy']:.1f} %, training loss {row['training_loss']:.4f}"
+        f"<br>{quality.title}: {quality.of(cells)}, training loss {row['training_loss']:.4f}"
         f"<br>{row['energy_pj'] / 1e6:.2f} uJ, {row['step_ms']:.3f} ms, {row['area_um2'] / 1e6:.2f} mm2"
     )

@@ -16,6 +16,7 @@ from rich.table import Table
 from dse import Campaign, Done, Event, Failed, Started
 from studies.codesign.config import CampaignConfig
 from studies.codesign.describe import design_text, numerics_text
+from studies.codesign.quality import Quality
 
 if TYPE_CHECKING:
     from studies.codesign.campaign import Result
@@ -83,7 +84,7 @@ class Progress:
                 again = row["trained_in"]
                 note = "" if again == event.trial.id else f"  trained in {again}"
                 self._print(
-                    f"{place}{on_front} {numerics_text(row):<28} {design_text(row):<30} {_quality(row)}  "
+                    f"{place}{on_front} {numerics_text(row):<28} {design_text(row):<30} {_metric(row)}  "
                     f"{row['energy_pj'] / 1e6:7.2f} uJ  front {len(front):2d}  {left}{note}"
                 )
             else:
@@ -96,12 +97,12 @@ class Progress:
         table.add_column("trial", justify="right")
         for heading in ("numerics", "accelerator"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("acc. %", "loss", "uJ", "ms", "mm2"):
+        for heading in (result.quality.short, "loss", "uJ", "ms", "mm2"):
             table.add_column(heading, justify="right", no_wrap=True)
         for _, row in result.front.iterrows():
-            table.add_row(*_cells(row, str(row["id"])))
+            table.add_row(*_cells(row, str(row["id"]), result.quality))
         table.add_section()
-        table.add_row(*_cells(result.reference, "float32"))
+        table.add_row(*_cells(result.reference, "float32", result.quality))
         self._console.print(table)
         self._console.print(
             f"{len(result.trials)} evaluations, {len(result.trained)} of them trained "
@@ -122,17 +123,19 @@ class Progress:
         self._console.print(text, soft_wrap=True)
 
 
-def _quality(row: dict[str, Any]) -> str:
-    return f"{100 * row['test_accuracy']:5.1f} %  loss {row['training_loss']:7.4f}"
+def _metric(row: dict[str, Any]) -> str:
+    name = next(name for name in ("test_accuracy", "test_metric") if name in row)
+    shown = f"{100 * row[name]:5.1f} %" if name == "test_accuracy" else f"{row[name]:7.3f}"
+    return f"{shown}  loss {row['training_loss']:7.4f}"
 
 
-def _cells(row: pd.Series[Any], label: str) -> list[str]:
+def _cells(row: pd.Series[Any], label: str, quality: Quality) -> list[str]:
     cells = {str(name): value for name, value in row.items()}
     return [
         label,
         numerics_text(cells),
         design_text(cells),
-        f"{100 * row['test_accuracy']:.1f}",
+        quality.of(cells).split()[0],
         f"{row['training_loss']:.4f}",
         f"{row['energy_pj'] / 1e6:.2f}",
         f"{row['step_ms']:.3f}",

@@ -8,32 +8,59 @@ from typing import Any
 import pandas as pd
 
 from accel.schedule import Schedule
-from numerics import FloatFormat
 from studies.codesign import figures
 from studies.codesign.campaign import Result
 from studies.codesign.describe import design_text, numerics_text
+from studies.codesign.recommend import recommended
+from studies.codesign.savings import rows_of as savings_rows
+from studies.codesign.savings import savings_of
+from studies.codesign.sensitivity import sensitivity_of
 from studies.memory_map import memory_map
 from studies.page import figure_html, write_page
-from studies.tasks import TASKS
 
 
 def write_report(result: Result, path: Path) -> None:
     """Write the page; it needs no other file and no network."""
     context: dict[str, Any] = {
         "config": result.config,
-        "task": TASKS[result.config.training.task].title,
+        "quality": result.quality,
+        "task": result.task.title,
         "front": [_row(row) for _, row in result.front.iterrows()],
         "reference": _row(result.reference),
-        "cheapest": cheapest_within(result, 0.01),
+        "cheapest": None,
         "evaluations": len(result.trials),
         "trained": len(result.trained),
         "failures": [(trial.id, numerics_text(trial.parameters), trial.error) for trial in result.failed],
         "notes": result.notes,
         "macs": result.pricing.step.macs,
+        "optimizer": _optimizer_text(result),
     }
     if not result.front.empty:
-        context |= _pictures(result)
+        context |= _answers(result) | _pictures(result)
     write_page("campaign.html.j2", context, path)
+
+
+def _answers(result: Result) -> dict[str, Any]:
+    """What an architect asks first: which designs, what limits them, what saves, and what matters."""
+    designs = recommended(result)
+    for design in designs:
+        design.row.update(numerics=numerics_text(design.row), design=design_text(design.row))
+    cheapest = next((design for design in designs if design.title.startswith("cheapest")), None)
+    twin, _ = result.pricing.full_precision()
+    explained = cheapest or designs[0]
+    savings = savings_of(result.pricing, explained.parameters, twin)
+    sensitivity = sensitivity_of(result)
+    return {
+        "recommended": designs,
+        "parameters": result.space.names,
+        "cheapest": cheapest,
+        "explained": explained,
+        "savings": savings,
+        "savings_rows": savings_rows(savings),
+        "savings_plot": figure_html(figures.waterfall(savings)),
+        "sensitivity": sensitivity,
+        "sensitivity_plot": None if sensitivity is None else figure_html(figures.pinned(sensitivity)),
+    }
 
 
 def _pictures(result: Result) -> dict[str, Any]:
@@ -42,9 +69,9 @@ def _pictures(result: Result) -> dict[str, Any]:
     plan = schedule_of(result, chosen)
     plots = {
         "front": figures.front(result),
-        "loss": figures.front(result, quality="training_loss"),
+        "loss": figures.front(result, height="training_loss"),
         "breakdown": figures.breakdown(result),
-        "bits": figures.accuracy_against_bits(result),
+        "bits": figures.quality_against_bits(result),
         "memory": memory_map(plan),
         "progress": figures.hypervolume_trace(result),
     }
@@ -55,15 +82,12 @@ def _pictures(result: Result) -> dict[str, Any]:
     }
 
 
-def cheapest_within(result: Result, loss_of_accuracy: float) -> dict[str, Any] | None:
-    """Evaluated design of least energy whose accuracy is within a margin of the twin's."""
-    reference = result.reference
-    done = result.evaluations[result.evaluations["state"] == "done"]
-    good = done[done["test_accuracy"] >= reference["test_accuracy"] - loss_of_accuracy]
-    if good.empty:
-        return None
-    row = _row(good.loc[good["energy_pj"].idxmin()])
-    return {**row, "saving": reference["energy_pj"] / row["energy_pj"]}
+def _optimizer_text(result: Result) -> str:
+    """Optimizer of the training in words."""
+    rule = result.config.training.rule
+    kind = {"sgd": f"SGD with momentum {rule.momentum}", "adam": "Adam", "adamw": "AdamW"}[rule.kind]
+    schedule = "" if rule.schedule == "constant" else f" falling to zero ({rule.schedule})"
+    return f"{kind}, learning rate {rule.learning_rate}{schedule}"
 
 
 def scheduled_design(result: Result) -> dict[str, Any]:
@@ -74,11 +98,7 @@ def scheduled_design(result: Result) -> dict[str, Any]:
 
 def schedule_of(result: Result, row: dict[str, Any]) -> Schedule:
     """Schedule of a table row's training step."""
-    return result.pricing.schedule(
-        FloatFormat.parse(row["format"]),
-        FloatFormat.parse(result.config.training.update_format),
-        int(row["scratchpad_bytes"]),
-    )
+    return result.pricing.schedule(result.pricing.storage(row), int(row["scratchpad_bytes"]))
 
 
 def _row(row: pd.Series[Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from studies.config import ConfigError, load
 from studies.precision.settings import Settings
 from studies.precision.sweeps import expanded
 from studies.precision.table import TWIN
-from studies.tasks import Task, TaskConfig, TaskTable, build_task
+from studies.tasks import Task, TaskConfig, build_task, with_data
 
 
 class StudyConfig(Settings):
@@ -22,15 +22,6 @@ class StudyConfig(Settings):
 
     task: TaskConfig
     policies: Annotated[list[dict[str, Any]], Field(min_length=1)]
-
-
-def _with_data(task: TaskTable, data: Path) -> TaskTable:
-    """The same task on other files."""
-    fields = [name for name in ("folder", "path") if name in type(task).model_fields]
-    if not fields:
-        raise ConfigError(f"task.name: {task.name} reads no files, got the data {str(data)!r}")
-    field = next((name for name in fields if getattr(task, name) is not None), fields[0])
-    return task.model_copy(update={field: str(data)})
 
 
 def _as_policies(value: Any) -> Any:
@@ -102,7 +93,7 @@ class Study(Settings):
         config = load(path, StudyConfig)
         try:
             if data is not None:
-                config = config.model_copy(update={"task": _with_data(config.task, data)})
+                config = config.model_copy(update={"task": with_data(config.task, data)})
             task = build_task(config.task)
             predict = None
             if any("predict" in table for table in config.policies):

@@ -23,6 +23,7 @@ from numerics import threads
 from numerics.torch import LossScaler, LowPrecision, emulate
 from numerics.torch.emulate import emulation_state, load_emulation_state
 from numerics.torch.statistics import Statistics
+from studies.evaluation import evaluated_samples, mean_loss, metric_of
 from studies.precision import checkpoint
 from studies.precision.batches import Batches
 from studies.precision.divergence import divergence
@@ -40,8 +41,6 @@ _EVALUATED = ("step", "evaluation_loss", "metric")
 CURVE = (*_TAKEN[:-1], *_EVALUATED[1:], _TAKEN[-1])
 
 _STATISTICS = "statistics"
-_EVALUATION_BATCH = 256  # samples, at least
-_SAMPLES_SEED = 0  # of the training samples that are evaluated, the same for every run
 
 Tell = Callable[[int, float], bool]
 
@@ -230,8 +229,7 @@ class _Training:
         )
         count = len(data.train_inputs)
         self.batches = Batches(count, settings.batch, run.seed)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(_SAMPLES_SEED))
-        self.samples = order[: settings.evaluation_samples]
+        self.samples = evaluated_samples(count, settings.evaluation_samples)
         self.step = 0
         self.taken: dict[str, list[float]] = {name: [] for name in _TAKEN}
         self.evaluated: dict[str, list[float]] = {name: [] for name in _EVALUATED}
@@ -367,45 +365,19 @@ class _Training:
     def _time(self) -> float:
         return self.seconds + time.perf_counter() - self._since
 
-    @contextlib.contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Evaluate without a trace: training draws the same random numbers afterwards."""
-        modes = [(module, module.training) for module in self.network.modules()]
-        self.network.eval()
-        # Emulated layers take a pass for inference, with random numbers of its own, if no gradient is wanted.
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        for parameter in trained:
-            parameter.requires_grad_(False)
-        paused = self.statistics.paused() if self.statistics is not None else contextlib.nullcontext()
-        try:
-            with paused, torch.no_grad(), torch.random.fork_rng(devices=[]):
-                yield
-        finally:
-            for parameter in trained:
-                parameter.requires_grad_(True)
-            for module, mode in modes:
-                module.training = mode
-
-    def _parts(self, samples: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return torch.split(samples, max(self.settings.batch, _EVALUATION_BATCH))
+    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """What is evaluated is no part of the statistics of the training."""
+        return self.statistics.paused() if self.statistics is not None else contextlib.nullcontext()
 
     def _loss(self, samples: torch.Tensor) -> float:
         """Mean loss over training samples."""
-        data, total = self.data, 0.0
         with self._undisturbed():
-            for part in self._parts(samples):
-                loss = self.task.loss(self.network(data.train_inputs[part]), data.train_labels[part])
-                total += float(loss.item()) * len(part)
-        return total / len(samples)
+            return mean_loss(self.network, self.task, self.data, samples, batch=self.settings.batch)
 
     def _metric(self) -> float:
         """The task's metric over the test set."""
-        data = self.data
-        parts = self._parts(torch.arange(len(data.test_inputs)))
         with self._undisturbed():
-            return self.task.metric.mean(
-                (self.network(data.test_inputs[part]), data.test_labels[part]) for part in parts
-            )
+            return metric_of(self.network, self.task, self.data, batch=self.settings.batch)
 
 
 def prepare(

@@ -1,7 +1,7 @@
 """What is trained: built-in tasks by name, and the values of which a task of one's own is made."""
 
 from studies.tasks.digits import digits, digits_cnn
-from studies.tasks.named import TASKS, TaskConfig, build_task, named_task, task_names
+from studies.tasks.named import TASKS, TaskConfig, build_task, named_task, table_of, task_names, with_data
 from studies.tasks.tables import TaskTable
 from studies.tasks.task import (
     ACCURACY,
@@ -30,5 +30,7 @@ __all__ = [
     "digits",
     "digits_cnn",
     "named_task",
+    "table_of",
     "task_names",
+    "with_data",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
@@ -36,7 +37,7 @@ def task_names() -> tuple[str, ...]:
     return tuple(_TABLES)
 
 
-def _table(value: Any) -> Any:
+def _table(value: Any) -> TaskTable:
     """Table of the task that a mapping names; its errors carry the path of their key."""
     if isinstance(value, TaskTable):
         return value
@@ -85,6 +86,32 @@ def _explained(error: ErrorDetails, name: str) -> InitErrorDetails:
 TaskConfig: TypeAlias = Annotated[SerializeAsAny[TaskTable], BeforeValidator(_table)]
 
 
+def table_of(value: str | Mapping[str, Any]) -> TaskTable:
+    """Validated table of a task: of its name alone, or of name and options.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        An unknown name or option, or a wrong value, at its key.
+    """
+    return _table({"name": value} if isinstance(value, str) else value)
+
+
+def with_data(table: TaskTable, data: Path) -> TaskTable:
+    """The same task on other files.
+
+    Raises
+    ------
+    TaskError
+        It reads none.
+    """
+    fields = [name for name in ("folder", "path") if name in type(table).model_fields]
+    if not fields:
+        raise TaskError(f"task.name: {table.name} reads no files, got the data {str(data)!r}")
+    field = next((name for name in fields if getattr(table, name) is not None), fields[0])
+    return table.model_copy(update={field: str(data)})
+
+
 def build_task(config: TaskTable) -> Task:
     """Task of a validated table.
 
@@ -111,7 +138,7 @@ def named_task(name: str, **options: Any) -> Task:
     """
     plain = {key: _plain(value) for key, value in options.items()}
     try:
-        table: TaskTable = _table({"name": name, **plain})
+        table = _table({"name": name, **plain})
     except ValidationError as error:
         lines = []
         for item in error.errors(include_url=False):

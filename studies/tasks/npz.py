@@ -226,15 +226,21 @@ class NpzCnn(NpzTable):
 
 
 class NpzResnet8(NpzTable):
-    """Images in npz archives and the ResNet-8 of MLPerf Tiny, with batch norm or without."""
+    """Images in npz archives and the ResNet-8 of MLPerf Tiny, with batch norm or without.
+
+    `widths` are the channels of its blocks.
+    """
 
     name: Literal["npz-resnet8"]
     batch_norm: bool = True
+    widths: Sizes = Field(default=[16, 32, 64])
 
     def build(self) -> Classification:
         """Task of these options."""
         from studies.tasks.networks import resnet8
 
         shape = self.shape()
-        network = partial(resnet8, shape[0], self.classes, batch_norm=self.batch_norm, widths=(16, 32, 64))
-        return self._task(f"ResNet-8{'' if self.batch_norm else ' without batch norm'}", network, shape)
+        widths = tuple(self.widths)
+        network = partial(resnet8, shape[0], self.classes, batch_norm=self.batch_norm, widths=widths)
+        kind = "ResNet-8" if widths == (16, 32, 64) else f"ResNet of {'-'.join(map(str, widths))} channels"
+        return self._task(f"{kind}{'' if self.batch_norm else ' without batch norm'}", network, shape)

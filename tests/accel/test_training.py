@@ -232,6 +232,17 @@ def test_two_layers_with_one_weight_sum_its_gradients():
     assert sum(op.kind == "sgd_momentum" for op in step.operators) == 1
 
 
+def test_adam_keeps_the_mean_and_the_square_of_every_gradient():
+    step = training_step(linear_graph(linear("one", "x", "a"), outputs=("a",)), optimizer="adam")
+    (update,) = by_name(step, "one.update")
+    assert update.kind == "adam"
+    assert update.inputs == ("w", "w.mean", "w.square", "w.gradient")
+    assert update.outputs == ("w.new", "w.mean.new", "w.square.new")
+    assert {"w.mean", "w.square"} <= set(step.inputs)
+    # Mean 3, square 4, root, sum with eps, quotient, product with the rate, difference: 12 for each weight.
+    assert update.vector_ops == 12 * step.tensors["w"].elements
+
+
 def test_several_outputs_receive_their_errors_from_outside():
     step = training_step(
         linear_graph(linear("one", "x", "a"), linear("two", "a", "b"), outputs=("a", "b")),

@@ -45,3 +45,11 @@ def tiny_file(tmp_path):
     path = tmp_path / "tiny.toml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_results(tmp_path_factory):
+    """What is kept across campaigns is kept for this session alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BITFRONT_CACHE", str(tmp_path_factory.mktemp("kept")))
+        yield

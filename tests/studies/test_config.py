@@ -23,12 +23,13 @@ def with_line(text, key, line):
     return changed
 
 
-def test_the_shipped_configuration_is_valid():
+@pytest.mark.parametrize("name", ["digits", "transformer-codesign", "resnet-codesign"])
+def test_the_shipped_configurations_are_valid(name):
     from pathlib import Path
 
     import studies
 
-    shipped = Path(studies.__file__).parent / "configs" / "digits.toml"
+    shipped = Path(studies.__file__).parent / "configs" / f"{name}.toml"
     config = load(shipped, CampaignConfig)
     assert config.evaluations >= 24
     assert len(config.space.format) >= 3
@@ -55,12 +56,25 @@ BAD = [
     ("columns", "colums = 16", "space.columns: missing, and it is required"),
     ("evaluations", "evaluations = 0", "evaluations: must be at least 1, got 0"),
     ("evaluations", "evaluation = 5", "did you mean 'evaluations'?"),
-    ("task", 'task = "mnist"', "training.task: must be one of digits-cnn, got 'mnist'"),
+    ("task", 'task = "mnist"', "training.task: must be one of digits-mlp, digits-cnn, "),
+    ("task", 'task = "text-transformer"', "training.task.path: missing, and it is required"),
+    (
+        "task",
+        'task = { name = "digits-mlp", hiden = [8] }',
+        "training.task.hiden: unknown option of digits-mlp",
+    ),
+    ("learning_rate", "# none", "training: wants learning_rate, or a table optimizer"),
     ("learning_rate", "learning_rate = nan", "training.learning_rate: must be a finite number, got nan"),
     ("learning_rate", "learning_rate = -1.0", "training.learning_rate: must be above 0, got -1.0"),
     ("offchip", 'offchip = "DDR9"', "'DDR9'"),
     ("initial", 'initial = "many"', "search.initial: must be a whole number, got 'many'"),
     ("initial", "thresholds = { area_um2 = 1.0 }", "search: thresholds must be of the objectives"),
+    ("initial", 'objectives = ["energy_pj:max"]', "search.objectives[0]: energy_pj is minimised, and cannot"),
+    (
+        "initial",
+        'objectives = ["energy_pj:up"]',
+        "search.objectives[0]: the direction of energy_pj must be min",
+    ),
     ("initial", 'objectives = ["speed"]', "search.objectives[0]: must be one of"),
 ]
 
@@ -110,6 +124,16 @@ def test_the_command_line_answers_bad_input_with_one_line_and_exit_code_2(tmp_pa
         ),
         ("accumulator_bytes", "accumulator_bytes = 8", r"accumulator_bytes must be at least 1024, got 8"),
         ("batch", "batch = 4000", r"training\.batch: must be at most 1347, got 4000"),
+        (
+            "initial",
+            'objectives = ["test_metric"]',
+            r"search\.objectives\[0\]: test_metric is of other metrics",
+        ),
+        (
+            "task",
+            'task = { name = "npz-cnn", folder = "nowhere" }',
+            r"training\.task: no image arrays in 'nowhere'",
+        ),
     ],
 )
 def test_what_only_the_model_can_know_is_refused_before_any_training(

@@ -7,10 +7,14 @@ import torch
 
 from numerics import BINARY32, E6M9, Rounding
 from numerics.torch import LayerPolicy
-from studies.tasks import TASKS
-from studies.training import DivergedError, Numerics, Recipe, train
+from studies.precision.optimizer import Optimizer
+from studies.tasks import TASKS, table_of
+from studies.training import DivergedError, Numerics, Recipe, guessing_loss, train, watched
 
-RECIPE = Recipe(task="digits-cnn", batch=64, steps=12, learning_rate=0.05, momentum=0.9, loss_scale=256.0)
+DIGITS = table_of("digits-cnn")
+RECIPE = Recipe(
+    task=DIGITS, batch=64, steps=12, optimizer=Optimizer(learning_rate=0.05, momentum=0.9), loss_scale=256.0
+)
 
 
 def numerics(operand="e5m2", accumulator="e6m9", rounding="stochastic"):
@@ -60,14 +64,57 @@ def test_wide_arithmetic_follows_the_full_precision_twin_and_narrow_does_not():
 
 def test_a_training_loss_that_is_no_number_is_an_error_that_says_when():
     # Logits beyond the largest value of the accumulator are infinite, and so is the loss.
-    wild = Recipe(task="digits-cnn", batch=64, steps=12, learning_rate=1e4, momentum=0.9, loss_scale=1.0)
+    wild = replace(RECIPE, optimizer=Optimizer(learning_rate=1e4, momentum=0.9), loss_scale=1.0)
     with pytest.raises(DivergedError, match=r"the training loss is .* after 12 steps"):
         train(wild, numerics("e5m2", "e4m9"), seed=0)
 
 
 def test_a_batch_beyond_the_training_set_is_refused():
-    wide = Recipe(task="digits-cnn", batch=2000, steps=1, learning_rate=0.1, momentum=0.0, loss_scale=1.0)
+    wide = replace(RECIPE, batch=2000)
     with pytest.raises(
-        ValueError, match="batch must be at most 1347, the size of the training set, got 2000"
+        ValueError, match=r"batch must be in 1\.\.1347, the size of the training set, got 2000"
     ):
         train(wide, None, seed=0)
+
+
+def test_looking_at_a_run_on_the_way_does_not_change_it():
+    looks = list(watched(RECIPE, numerics(), seed=1, steps=[3, 7, 12]))
+    assert looks[-1] == train(RECIPE, numerics(), seed=1)
+    assert looks[0] == train(replace(RECIPE, steps=3), numerics(), seed=1)  # a constant rate has no end
+    assert looks[0].seconds < looks[1].seconds < looks[2].seconds
+
+
+def test_a_learning_rate_that_falls_falls_as_in_the_whole_run():
+    falling = replace(RECIPE, optimizer=Optimizer(learning_rate=0.05, schedule="linear"))
+    (short,) = watched(falling, numerics(), seed=1, steps=[3])
+    assert short != train(replace(falling, steps=3), numerics(), seed=1)
+    assert short == next(watched(falling, numerics(), seed=1, steps=[3, 12]))
+
+
+@pytest.mark.parametrize("steps", [[], [3, 3], [7, 3], [0], [13]])
+def test_looks_must_rise_within_the_run(steps):
+    with pytest.raises(ValueError, match=r"steps must rise within 1\.\.12, got"):
+        list(watched(RECIPE, None, seed=1, steps=steps))
+
+
+def test_fewer_samples_may_be_evaluated_and_are_the_same_in_every_run():
+    few = replace(RECIPE, evaluation_samples=100)
+    assert train(few, None, seed=1) == train(few, None, seed=1)
+    assert train(few, None, seed=1).training_loss != train(RECIPE, None, seed=1).training_loss
+    assert train(few, None, seed=1).metric == train(RECIPE, None, seed=1).metric
+
+
+def test_other_tasks_and_optimizers_train_too(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    task = table_of({"name": "text-transformer", "path": str(text), "context": 8, "width": 8, "layers": 1,
+                     "heads": 2, "train": 64, "test": 16})  # fmt: skip
+    recipe = replace(RECIPE, task=task, batch=16, optimizer=Optimizer(kind="adamw", learning_rate=0.01))
+    before, after = watched(replace(recipe, steps=40), numerics(), seed=0, steps=[1, 40])
+    assert after.training_loss < before.training_loss - 0.5
+    assert after.metric < before.metric  # bits per character
+
+
+def test_a_network_that_guesses_has_the_logarithm_of_the_classes_as_its_loss():
+    task = TASKS["digits-cnn"]
+    assert guessing_loss(task, task.load()) == pytest.approx(2.302585, abs=1e-6)

@@ -354,9 +354,7 @@ def test_a_codesign_campaign_takes_the_same_options(bitfront):
         bitfront("campaign", DIGITS, "--method", "magic"), "--method: must be one of random, sobol, nsga2"
     )
     refused(bitfront("campaign", DIGITS, "--method", "predict"), "got 'predict'")
-    refused(
-        bitfront("campaign", DIGITS, "--transfer", "runs/a"), "--transfer: is for tables and outside programs"
-    )
+    refused(bitfront("campaign", DIGITS, "--transfer", "runs/a"), "--transfer runs/a", "no campaign")
     refused(
         bitfront("campaign", DIGITS, "--executor", "dask"), "--executor: is for tables and outside programs"
     )

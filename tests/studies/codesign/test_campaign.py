@@ -73,9 +73,17 @@ def test_the_report_is_one_page_that_loads_nothing(finished):
     # The plotting library names hosts of map services, which no figure of ours asks for.
     own = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", own)
-    for heading in ("Energy against accuracy", "Where the energy goes", "Schedule of one design"):
+    for heading in (
+        "Three designs to look at first",
+        "Where the saving comes from",
+        "What each parameter is worth",
+        "Energy against quality",
+        "Where the energy goes",
+        "Schedule of one design",
+    ):
         assert heading in own
-    assert page.count('class="plotly-graph-div"') == 6
+    assert page.count('class="plotly-graph-div"') == 8
+    assert own.count("accuracy: ") == own.count("traffic: ") == own.count("time: ") >= 1
     assert "float32" in own
 
 
@@ -183,3 +191,85 @@ def test_a_twin_that_diverges_is_a_wrong_learning_rate(tmp_path, tiny_text):
     assert result.returncode == 2
     assert "training.learning_rate: must let the float32 twin converge, got 1e+30" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+TRANSFORMER = """\
+seed = 3
+evaluations = 6
+
+[training]
+batch = 8
+steps = 12
+state_format = "e8m15"
+replicates = 1
+
+[training.task]
+name = "text-transformer"
+path = "nowhere.txt"
+context = 8
+width = 8
+layers = 1
+heads = 2
+train = 64
+test = 16
+
+[training.optimizer]
+kind = "adamw"
+learning_rate = 0.01
+
+[space]
+format = ["e4m3fn", "e3m2"]
+backward_format = ["e5m2", "e4m3fn"]
+accumulator_exp_bits = 6
+accumulator_frac_bits = [3, 6, 9]
+chunk = [0, 16]
+update_rounding = "stochastic"
+rows = [8, 16]
+columns = 8
+dataflow = ["os", "ws"]
+scratchpad_bytes = [32768, 65536]
+offchip_bytes_per_cycle = 8
+
+[design]
+accumulator_bytes = 16384
+clock_mhz = 200
+
+[search]
+initial = 5
+objectives = ["test_metric", "energy_pj"]
+"""
+
+
+@pytest.mark.slow
+def test_a_transformer_is_searched_in_bits_per_character_and_its_run_is_transferred(tmp_path):
+    config, text = tmp_path / "text.toml", tmp_path / "fox.txt"
+    config.write_text(TRANSFORMER)
+    text.write_text("the quick brown fox jumps over the lazy dog. " * 60)
+    result = subprocess.run(
+        [*command(config, tmp_path / "first"), "--data", str(text)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    frame = pd.read_parquet(tmp_path / "first" / "evaluations.parquet")
+    done = frame[frame["state"] == "done"]
+    assert len(done) == 6
+    assert done["test_metric"].between(1, 8).all()
+    assert {"backward_format", "training_seconds"} <= set(done.columns)
+    assert "test_accuracy" not in frame
+    page = (tmp_path / "first" / "report.html").read_text()
+    assert "bits per character" in page
+    assert "AdamW" in page
+    again = [
+        *command(config, tmp_path / "second"),
+        "--data",
+        str(text),
+        "--transfer",
+        str(tmp_path / "first"),
+    ]
+    result = subprocess.run(again, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    without = subprocess.run(again[:-2], capture_output=True, text=True, check=False)
+    assert without.returncode == 2
+    assert "another configuration" in without.stderr

@@ -3,9 +3,9 @@
 import pytest
 
 from accel import Role
-from numerics import BINARY32, E5M2, E6M9
+from numerics import BINARY32, E5M2, E6M9, FloatFormat
 from studies.codesign.config import CampaignConfig
-from studies.codesign.pricing import Pricing, step_workload
+from studies.codesign.pricing import Pricing, Storage, covering, step_workload
 from studies.config import load
 from studies.tasks import TASKS
 
@@ -29,7 +29,7 @@ def pricing(tiny_file):
 
 
 def test_the_priced_graph_has_the_parameters_and_products_of_the_trained_network():
-    step = step_workload("digits-cnn", 32)
+    step = step_workload(TASKS["digits-cnn"], 32)
     network = TASKS["digits-cnn"].network()
     weights = [step.tensors[name] for name in step.inputs if step.tensors[name].role is Role.WEIGHT]
     assert sum(tensor.elements for tensor in weights) == sum(p.numel() for p in network.parameters())
@@ -40,7 +40,7 @@ def test_the_priced_graph_has_the_parameters_and_products_of_the_trained_network
 
 
 def test_tensors_are_stored_as_operands_and_weights_as_the_update_has_them(pricing):
-    workload = pricing.workload(E5M2, E6M9)
+    workload = pricing.workload(Storage(E5M2, E5M2, E6M9, E6M9))
     stored = {tensor.role: tensor.format for tensor in workload.tensors.values()}
     assert stored[Role.ACTIVATION] == stored[Role.ERROR] == stored[Role.INPUT] == E5M2
     assert stored[Role.WEIGHT] == stored[Role.WEIGHT_GRADIENT] == stored[Role.OPTIMIZER_STATE] == E6M9
@@ -59,7 +59,7 @@ def test_numerics_and_hardware_move_the_cost_where_they_should(pricing):
 
 
 def test_off_chip_bytes_are_those_of_a_proven_optimal_schedule(pricing):
-    plan = pricing.schedule(E5M2, E6M9, 131072)
+    plan = pricing.schedule(Storage(E5M2, E5M2, E6M9, E6M9), 131072)
     assert plan.status == "OPTIMAL"
     assert pricing.cost(PARAMETERS).offchip_bytes == plan.offchip_bytes
 
@@ -86,3 +86,48 @@ def test_the_full_precision_twin_gets_the_cheapest_hardware_that_holds_it(pricin
     assert design.accumulator.format == BINARY32
     assert design.scratchpad_bytes >= 4 * 81920  # float32 tensors of what needs 81920 bytes in 8 bits
     assert cost.total_energy_pj > pricing.cost(PARAMETERS).total_energy_pj
+
+
+def test_errors_in_a_format_of_their_own_are_stored_in_it_and_widen_one_port(pricing):
+    own = {**PARAMETERS, "format": "e3m2", "backward_format": "e5m2"}
+    stored = {
+        tensor.role: tensor.format for tensor in pricing.workload(pricing.storage(own)).tensors.values()
+    }
+    assert stored[Role.ERROR] == E5M2
+    assert stored[Role.ACTIVATION] == stored[Role.INPUT] == FloatFormat.parse("e3m2")
+    design = pricing.design(own)
+    assert (str(design.operand), str(design.weight)) == ("e5m2", "e3m2")
+    # A cell of one narrow port costs less than one of two wide ones, and more than one of none.
+    mac = [pricing.cost({**own, **change}).energy_pj["mac"] for change in (
+        {"backward_format": "e3m2"}, {}, {"format": "e5m2"})]  # fmt: skip
+    assert mac[0] < mac[1] < mac[2]
+    assert pricing.cost({**own, "backward_format": "e3m2"}).total_energy_pj == (
+        pricing.cost({**PARAMETERS, "format": "e3m2"}).total_energy_pj
+    )
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "cover"),
+    [
+        ("e4m3fn", "e5m2", "e5m3"),
+        ("e5m2", "e5m2", "e5m2"),
+        ("e3m1", "e5m2", "e5m2"),
+        ("e8m23", "e4m3", "e8m23"),
+    ],
+)
+def test_a_port_of_two_formats_holds_every_value_of_both(a, b, cover):
+    """By the codes of every format that is small enough."""
+    found = covering(FloatFormat.parse(a), FloatFormat.parse(b))
+    assert str(found) == cover
+    assert found == covering(FloatFormat.parse(b), FloatFormat.parse(a))
+
+
+def test_adam_keeps_two_values_for_each_weight_and_sgd_one():
+    task = TASKS["digits-cnn"]
+    states = {
+        name: sum(t.elements for t in step_workload(task, 8, optimizer=name).tensors.values()
+                  if t.role is Role.OPTIMIZER_STATE)
+        for name in ("sgd", "adamw")
+    }  # fmt: skip
+    weights = sum(p.numel() for p in task.network().parameters())
+    assert states == {"sgd": 2 * weights, "adamw": 4 * weights}  # before the step and after it

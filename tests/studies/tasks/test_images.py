@@ -224,6 +224,14 @@ def test_npz_networks_learn(npz_folder):
         assert last < 0.7 * first
 
 
+def test_a_narrower_resnet_says_its_widths(npz_folder):
+    task = named_task("npz-resnet8", folder=npz_folder, batch_norm=False, widths=[2, 4])
+    assert task.title.endswith("ResNet of 2-4 channels without batch norm")
+    # By hand: 3 x 3 convolutions with biases, a 1 x 1 shortcut from 2 to 4 channels, 10 classes.
+    first, same, wider = 2 * 27 + 2, 2 * (2 * 18 + 2), (4 * 18 + 4) + (4 * 36 + 4) + (4 * 2 + 4)
+    assert sum(p.numel() for p in task.network().parameters()) == first + same + wider + (4 * 10 + 10)
+
+
 def test_absent_npz_files_are_named(tmp_path, npz_folder):
     (npz_folder / "test.npz").unlink()
     with pytest.raises(
