@@ -58,7 +58,7 @@ class Campaign(Results, Closing):
         chooses what teaches most instead of what is best.
     initial
         Trials of a Sobol sequence with which methods that learn begin, attached ones included; by
-        default twice the number of parameters plus two, within 5..20.
+        default 5 for a Bayesian search, for others twice the number of parameters plus two, within 5..20.
     store
         File in which every event is kept, and from which the campaign resumes; without one it
         lives in memory.

@@ -78,8 +78,8 @@ def make(
     seed
         Equal seeds and histories give equal proposals.
     initial
-        Trials of a Sobol sequence with which the methods that learn begin; by default twice the number
-        of parameters plus two, within 5..20. Attached trials count.
+        Trials of a Sobol sequence with which the methods that learn begin, attached ones included; by
+        default 5 for a Bayesian search, for others twice the number of parameters plus two, within 5..20.
     transfer
         Earlier campaigns to learn from. A method that learns no model says in a note that it does not.
     cost_aware

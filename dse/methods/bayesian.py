@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from dse.features import Features, Scale
 from dse.history import History
-from dse.methods.base import Proposal, Start, default_initial, stream
+from dse.methods.base import Proposal, Start, stream
 from dse.metrics import non_dominated
 from dse.objective import Objective
 from dse.space import Design, Space
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from dse._bayes.models import Columns
     from dse._bayes.search import SearchModel
 
-_MOST_INITIAL = 10  # models need few trials, so that an initial design need not be large
-_INITIAL_OF_TRANSFER = 5
+_INITIAL = 5  # trials that the models need; a larger initial design found fronts later on every table tried
 # Designs of a product up to which all are candidates: fewer where each costs a call of a known objective.
 _ENUMERATED, _ENUMERATED_KNOWN = 20_000, 5_000
 _POOL = 1_500
@@ -55,9 +54,8 @@ class BayesianSearch:
         ``"qlognehvi"``: of the hypervolume, up to three objectives. ``"qlognparego"``: of random Chebyshev
         scalarisations, which is also what more objectives get. ``"auto"`` is the first where it can be.
     initial
-        Trials of a Sobol sequence to begin with; by default twice the number of parameters plus two,
-        within 5..10. Designs that were attached count. With a transfer, five, the first of which are the
-        sources' best.
+        Trials of a Sobol sequence to begin with, by default five. Designs that were attached count. With
+        a transfer, the sources' best come first.
     transfer
         Earlier campaigns or data frames. Their predictions are the prior mean, times a coefficient that is
         learnt, in one more member of each objective's committee, which its left-out predictions weight. A
@@ -85,8 +83,7 @@ class BayesianSearch:
         self._sources = tuple(Source.of(given, f"source {i}") for i, given in enumerate(transfer))
         for source in self._sources:
             source.shared(space)  # an error where there is nothing in common
-        most = _INITIAL_OF_TRANSFER if self._sources else _MOST_INITIAL
-        self._initial = min(default_initial(space), most) if initial is None else initial
+        self._initial = _INITIAL if initial is None else initial
         self._start = Start(space, seed=seed, sobol=True)
         self._known: dict[tuple[int, Design], float] = {}
         self._features = Features(space, self._objectives, seed)
