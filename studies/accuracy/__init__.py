@@ -1,0 +1,1 @@
+"""Accuracy of a network under any numerics, predicted before it is trained."""
