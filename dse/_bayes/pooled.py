@@ -119,6 +119,23 @@ class Pooled:
         prior = sum(np.exp(self.theta[place]) for _, place in _Layout(self.parts).places)
         return cross.T @ self._weights, np.maximum(prior - (half**2).sum(axis=0), 1e-12)
 
+    def leave_out(
+        self, groups: Int[np.ndarray, " n"]
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Residual and variance of each observation, given those of other groups, noise included, (n,) each.
+
+        Closed form, equation 5.12 of [Rasmussen06]_ for blocks: with A the inverse covariance, those of a
+        group g are ``A_gg^-1 (A y)_g`` and the diagonal of ``A_gg^-1``.
+        """
+        inverse = cho_solve((self._factor, True), np.eye(len(groups)))
+        residual, variance = np.empty(len(groups)), np.empty(len(groups))
+        for group in np.unique(groups):
+            mine = np.flatnonzero(groups == group)
+            block = np.linalg.inv(inverse[np.ix_(mine, mine)])
+            residual[mine] = block @ self._weights[mine]
+            variance[mine] = np.diag(block)
+        return residual, variance
+
     def conditioned(
         self, rows: Float[np.ndarray, "n c"], tasks: Int[np.ndarray, " n"], y: Float[np.ndarray, " n"]
     ) -> Pooled:

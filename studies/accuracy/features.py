@@ -9,10 +9,11 @@ milliseconds, before anything is trained:
 * noise of sums: the relative square error of the calibrated table (`numerics.theory.calibration`) for the
   accumulator, length, chunk and density of a product, and of terms below the least number of the register;
 * margins: bits by which sums stay below the largest number of the register, and below what swamps terms;
-* the update: which part of a change a number does not make, for it rounds back, and the noise of its roundings.
+* the update: which part of a change a number does not make, for it rounds back, and the noise of rounding.
 
-Noise is a decimal logarithm of a noise-to-signal ratio, at most 1 (nothing left) for a product, summed over the
-products of a direction, or of the worst. Noise adds up along the layers as independent errors do [FX]_.
+Noise is a decimal logarithm of a noise-to-signal ratio, at most 1 (nothing left) for a product, summed over
+the products of a direction, their mean, or of the worst. Noise adds up along the layers as independent
+errors do [FX]_.
 
 References
 ----------
@@ -38,7 +39,16 @@ from numerics import FloatFormat
 from numerics.elementwise import cast
 from numerics.theory.calibration import ACC_BITS, loss
 from studies.accuracy.policies import NumericsChoice
-from studies.accuracy.statistics import HIGH, LOW, Binades, Changes, Product, TaskStatistics, known
+from studies.accuracy.statistics import (
+    HIGH,
+    LOW,
+    UNIFORM,
+    Binades,
+    Changes,
+    Product,
+    TaskStatistics,
+    known,
+)
 
 DIRECTIONS = ("forward", "backward", "gradient")
 _OPERANDS = {
@@ -48,11 +58,14 @@ _OPERANDS = {
 }
 _LEAST = 1e-8  # noise below does not matter, and has no logarithm
 _MARGIN = (-8.0, 16.0)  # bits; beyond, a margin says no more
-_POINTS = 32  # numbers of a binade that are rounded
-_IN_BINADE = 7.0 / 3.0  # mean square of numbers uniform in [1, 2)
+_POINTS = (
+    61  # numbers of a binade that are rounded; a prime, so that they are spread over the steps of formats
+)
 
 
-def features_of(task: str | TaskStatistics, parameters: Mapping[str, Any] | NumericsChoice) -> dict[str, float]:
+def features_of(
+    task: str | TaskStatistics, parameters: Mapping[str, Any] | NumericsChoice
+) -> dict[str, float]:
     """Features of a task under a choice of numerics, by stable names.
 
     Parameters
@@ -76,8 +89,12 @@ def features_of(task: str | TaskStatistics, parameters: Mapping[str, Any] | Nume
     >>> bool(narrow["forward_operand_sum"] > wide["forward_operand_sum"] + 3.0)
     True
     """
-    statistics = _statistics(task)
     choice = parameters if isinstance(parameters, NumericsChoice) else NumericsChoice.of(parameters)
+    return dict(_features(_statistics(task), choice))
+
+
+@lru_cache(maxsize=1 << 16)
+def _features(statistics: TaskStatistics, choice: NumericsChoice) -> dict[str, float]:
     scale = log2(choice.loss_scale)
     found: dict[str, float] = {}
     whole = 0.0
@@ -88,8 +105,10 @@ def features_of(task: str | TaskStatistics, parameters: Mapping[str, Any] | Nume
         shift = 0.0 if direction == "forward" else scale
         both = [min(1.0, x + y) for x, y in zip(operands, sums, strict=True)]
         found[f"{direction}_operand_sum"] = _log(sum(operands))
+        found[f"{direction}_operand_mean"] = _log(sum(operands) / len(operands))
         found[f"{direction}_operand_worst"] = _log(max(operands))
         found[f"{direction}_accumulator_sum"] = _log(sum(sums))
+        found[f"{direction}_accumulator_mean"] = _log(sum(sums) / len(sums))
         found[f"{direction}_accumulator_worst"] = _log(max(sums))
         found[f"{direction}_total"] = _log(sum(both))
         found[f"{direction}_overflow_margin"] = min(
@@ -142,7 +161,12 @@ def _tensor_noise(tensor: Binades, role: str, choice: NumericsChoice) -> float:
         noise = _shifted(_binade_noise(choice.backward), round(log2(choice.loss_scale)))
     else:
         noise = _binade_noise(choice.forward)
-    return float(tensor.energy @ noise)
+    return _weighted(tensor, noise)
+
+
+def _weighted(tensor: Binades, noise: Float[np.ndarray, " binades"]) -> float:
+    """Noise over the energy of a tensor, from the noise of numbers uniform in each binade."""
+    return float(tensor.energy @ np.minimum(1.0, noise * UNIFORM / tensor.squares))
 
 
 def _shifted(by_binade: Float[np.ndarray, " binades"], shift: int) -> Float[np.ndarray, " binades"]:
@@ -163,7 +187,7 @@ def _binade_noise(fmt: FloatFormat) -> Float[np.ndarray, " binades"]:
 
 def _numbers() -> Float[np.ndarray, "binades points"]:
     """Numbers uniform in each binade."""
-    uniform = 1.0 + (np.arange(_POINTS) + 0.5 + 1.0 / 3.0 / _POINTS) / _POINTS  # on no grid of a format
+    uniform = 1.0 + (np.arange(_POINTS) + 0.5) / _POINTS
     return np.ldexp(uniform[None, :], np.arange(LOW, HIGH)[:, None])
 
 
@@ -211,7 +235,7 @@ def _lost_terms(statistics: TaskStatistics, product: Product, register: FloatFor
     energy = np.convolve(a.energy, b.energy)  # of the terms by their exponents, from 2 LOW
     exponents = np.arange(len(energy)) + 2.0 * LOW + 0.5 + shift
     quantum = log2(register.min_subnormal)
-    noise = np.minimum(1.0, 4.0 ** (quantum - exponents) / (12.0 * _IN_BINADE / 2.0))
+    noise = np.minimum(1.0, 4.0 ** (quantum - exponents) / (12.0 * UNIFORM / 2.0))
     noise[exponents < quantum - 1.5] = 1.0
     return float(energy @ noise)
 
@@ -221,7 +245,7 @@ def _swamping_margin(product: Product, choice: NumericsChoice) -> float:
     growth = product.log2_max - product.log2_term
     inside = choice.chunk * product.density
     if 0 < choice.chunk < product.length:
-        # Of two levels, the outer one adds sums of chunks, the inner one reaches no further than a chunk does.
+        # The outer level adds sums of chunks, the inner one reaches no further than a chunk does.
         growth -= 0.5 * log2(max(inside, 1.0))
         growth = max(growth, 0.5 * log2(max(inside, 1.0)))
     return _bounded(choice.accumulator_frac_bits + 1.0 - growth)
@@ -240,7 +264,7 @@ def _update_features(statistics: TaskStatistics, choice: NumericsChoice) -> dict
         "update_walk": _log(walk if rounding != "nearest-even" else noise * 0.0),
         "momentum_lost": momentum_lost,
         "momentum_noise": _log(momentum_noise),
-        "storage_noise": _log(float(statistics.weights.energy @ _binade_noise(fmt))),
+        "storage_noise": _log(_weighted(statistics.weights, _binade_noise(fmt))),
     }
 
 

@@ -1,5 +1,7 @@
 """Measure the statistics of a task: its float32 twin trains, and every tensor and product is looked at.
 
+The command for the tasks of the run table, with the same `FOLDER` as `studies.accuracy.collect`::
+
     python -m studies.accuracy.probe --data FOLDER [--out FILE]
 """
 
@@ -19,6 +21,7 @@ from studies.accuracy.statistics import (
     HIGH,
     LOW,
     STATISTICS,
+    UNIFORM,
     Binades,
     Changes,
     Product,
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from numerics.torch.emulation import Rounded, Sample
     from studies.tasks import Data, Task
 
+TWINS = 3  #: seeds of the twin's curve
 LOOKS = 8  #: steps that are looked at, evenly spread over a run
 _SAMPLED = 32  # rows and columns of a product that are looked at
 _FLOAT32 = "e8m23"  # emulated, so that an observer hears of it, and exact
@@ -45,6 +49,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.shares, self.energy = np.zeros(HIGH - LOW), np.zeros(HIGH - LOW)
+        self.counts, self.squares = np.zeros(HIGH - LOW), np.zeros(HIGH - LOW)
         self.looks, self.square, self.largest = 0, 0.0, 0.0
 
     def add(self, x: np.ndarray) -> None:
@@ -56,6 +61,8 @@ class _Tally:
         squares = values**2
         self.shares += np.bincount(places, minlength=HIGH - LOW) / x.size
         self.energy += np.bincount(places, squares, HIGH - LOW) / squares.sum()
+        self.counts += np.bincount(places, minlength=HIGH - LOW)
+        self.squares += np.bincount(places, squares / 4.0 ** (places + LOW), HIGH - LOW)
         self.square += squares.sum() / x.size
         self.largest = max(self.largest, float(values.max()))
 
@@ -64,6 +71,7 @@ class _Tally:
         return Binades(
             shares=self.shares / self.looks,
             energy=self.energy / total,
+            squares=np.where(self.counts > 0, self.squares / np.maximum(self.counts, 1), UNIFORM),
             log2_rms=_log2(np.sqrt(self.square / self.looks)),
             log2_max=_log2(self.largest),
         )
@@ -179,10 +187,14 @@ def measure_statistics(subject: Subject, task: Task, data: Data, *, seed: int = 
                     momenta.add(before[1], after[1] - before[1])
     finally:
         torch.set_num_threads(threads)
-    twin = measure_run(subject, task, data, None, seed=seed)[-1]
+    twins = [measure_run(subject, task, data, None, seed=seed + other) for other in range(TWINS)]
+    curve = [
+        (measured[0].fidelity, float(np.mean([one.test_accuracy for one in measured])))
+        for measured in zip(*twins, strict=True)
+    ]
     return TaskStatistics(
         task=subject.name,
-        twin_accuracy=twin.test_accuracy,
+        twin_curve=tuple(curve),
         guess_accuracy=guess_accuracy(data),
         steps=settings.steps,
         tensors={key: tally.found() for key, tally in probe.tensors.items()},
@@ -196,9 +208,7 @@ def measure_statistics(subject: Subject, task: Task, data: Data, *, seed: int = 
 def _state(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[np.ndarray, np.ndarray]:
     """All parameters and all momenta in a row, (n,) each."""
     parameters = [p.detach().numpy().copy().ravel() for p in network.parameters()]
-    momenta = [
-        optimizer.state[p]["momentum_buffer"].numpy().copy().ravel() for p in network.parameters()
-    ]
+    momenta = [optimizer.state[p]["momentum_buffer"].numpy().copy().ravel() for p in network.parameters()]
     return np.concatenate(parameters), np.concatenate(momenta)
 
 

@@ -21,19 +21,17 @@ def frame_of(parts: list[dict[str, Any]]) -> pd.DataFrame:
     """Table of finished runs as `studies.accuracy.collect` stores them."""
     import pandas as pd
 
-    rows = []
-    for part in parts:
-        parameters = part["parameters"] or dict.fromkeys(NAMES)
-        for measured in part["measured"]:
-            rows.append(
-                {
-                    "task": part["task"],
-                    "configuration": part["configuration"],
-                    "seed": part["seed"],
-                    **{name: parameters[name] for name in NAMES},
-                    **measured,
-                }
-            )
+    rows = [
+        {
+            "task": part["task"],
+            "configuration": part["configuration"],
+            "seed": part["seed"],
+            **(part["parameters"] or dict.fromkeys(NAMES)),
+            **measured,
+        }
+        for part in parts
+        for measured in part["measured"]
+    ]
     return pd.DataFrame(rows)
 
 

@@ -1,8 +1,8 @@
 """What the tensors of a task look like in float32: measured once, so that features need no data.
 
-Exponents tell nearly all that a format does to a tensor, so of every tensor there is a histogram over binades,
-of its elements and of its energy; of every product its shape and the size of its terms and sums; of the weight
-update, how large the change of a number is beside the number.
+Exponents tell nearly all that a format does to a tensor, so of every tensor there is a histogram over
+binades, of its elements and of its energy; of every product its shape and the size of its terms and sums; of
+the weight update, how large the change of a number is beside the number.
 
 References
 ----------
@@ -25,6 +25,7 @@ from jaxtyping import Float
 from studies.accuracy.runs import DATA
 
 LOW, HIGH = -48, 32  #: binades of the histograms: the exponents LOW..HIGH - 1
+UNIFORM = 7.0 / 3.0  #: mean square of numbers uniform in [1, 2)
 STATISTICS = DATA / "statistics.json"
 
 
@@ -39,12 +40,15 @@ class Binades:
     shares, energy : (HIGH - LOW,)
         Share of all elements, and of the sum of their squares, in each binade; the latter sums to 1, or to 0
         if all elements are zero.
+    squares : (HIGH - LOW,)
+        Mean square of the elements in each binade, over that of its lower end: 1..4.
     log2_rms, log2_max
         Binary logarithms of the root mean square of the elements and of the largest magnitude.
     """
 
     shares: Float[np.ndarray, " binades"]
     energy: Float[np.ndarray, " binades"]
+    squares: Float[np.ndarray, " binades"]
     log2_rms: float
     log2_max: float
 
@@ -107,8 +111,11 @@ class TaskStatistics:
     ----------
     task
         Its name.
-    twin_accuracy, guess_accuracy
-        Share of the test set that the float32 twin has right, and that the most frequent class is.
+    twin_curve
+        Shares of the steps of a whole run, rising to 1, and the share of the test set that the float32 twin
+        has right after each, the mean of several seeds.
+    guess_accuracy
+        Share of the test set that the most frequent class is.
     steps
         Of a whole run.
     tensors
@@ -122,7 +129,7 @@ class TaskStatistics:
     """
 
     task: str
-    twin_accuracy: float
+    twin_curve: tuple[tuple[float, float], ...]
     guess_accuracy: float
     steps: int
     tensors: Mapping[tuple[str, str], Binades]
@@ -135,7 +142,7 @@ class TaskStatistics:
         """As plain JSON data, rounded to what matters."""
         return {
             "task": self.task,
-            "twin_accuracy": round(self.twin_accuracy, 6),
+            "twin_curve": [[share, round(accuracy, 6)] for share, accuracy in self.twin_curve],
             "guess_accuracy": round(self.guess_accuracy, 6),
             "steps": self.steps,
             "tensors": {" ".join(key): _stored(value) for key, value in self.tensors.items()},
@@ -160,7 +167,7 @@ class TaskStatistics:
             tensors[layer, role] = _binades(value)
         return cls(
             task=stored["task"],
-            twin_accuracy=stored["twin_accuracy"],
+            twin_curve=tuple((share, accuracy) for share, accuracy in stored["twin_curve"]),
             guess_accuracy=stored["guess_accuracy"],
             steps=stored["steps"],
             tensors=tensors,
@@ -197,6 +204,7 @@ def _stored(found: Binades) -> dict[str, Any]:
         "first": first + LOW,
         "shares": [float(f"{x:.3g}") for x in found.shares[first:last]],
         "energy": [float(f"{x:.3g}") for x in found.energy[first:last]],
+        "squares": [round(float(x), 2) for x in found.squares[first:last]],
         "log2_rms": round(found.log2_rms, 3),
         "log2_max": round(found.log2_max, 3),
     }
@@ -204,8 +212,8 @@ def _stored(found: Binades) -> dict[str, Any]:
 
 def _binades(stored: Mapping[str, Any]) -> Binades:
     arrays = {}
-    for name in ("shares", "energy"):
-        arrays[name] = np.zeros(HIGH - LOW)
+    for name in ("shares", "energy", "squares"):
+        arrays[name] = np.full(HIGH - LOW, UNIFORM if name == "squares" else 0.0)
         first = stored["first"] - LOW
         arrays[name][first : first + len(stored[name])] = stored[name]
     return Binades(log2_rms=stored["log2_rms"], log2_max=stored["log2_max"], **arrays)
