@@ -88,6 +88,8 @@ def nearest(source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> P
     return Predicted((near * kept(runs)).sum(axis=1) / near.sum(axis=1))
 
 
+#: A method that completes the matrix of tasks and configurations joins here: it finds both in the columns
+#: ``task`` and ``configuration`` of the runs that it is given.
 METHODS: dict[str, Method] = {
     "accuracy model": Process("features"),
     "raw GP, joined": Process("configuration"),

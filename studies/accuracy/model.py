@@ -7,9 +7,10 @@ its own way, by as much as the known ones do. So a task of which only the statis
 predicted, and every run on it helps.
 
 The process learns from guesses that did not know the configuration (`crossed`): otherwise it would believe
-that the guess is as good for a new one as for those it was fitted to. Training breaks rather than degrades, so
-errors have longer tails than a normal distribution: deviations are widened until nine of ten runs, each left
-out with all others of its configuration, are inside the interval that should hold them.
+that the guess is as good for a new one as for those it was fitted to. Training breaks rather than degrades,
+so errors have longer tails than a normal distribution: deviations are widened until nine of ten runs of a
+task, each left out with all others of its configuration, are inside the interval that should hold them. A
+task of few runs may be as hard to predict as the hardest one that is known.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ Inputs: TypeAlias = Literal["features", "configuration"]
 COMPARED = tuple(mode.feature for mode in MODES)
 _FIDELITY = "log2_fidelity"
 _LEVEL = 0.9  # of the interval that is made to hold as many of the runs that it was not fitted to
+_ENOUGH = 30  # measurements that tell how wide the intervals of a task must be
 _FEWEST = 5  # runs from which a model is fitted
 
 
@@ -77,7 +79,7 @@ class AccuracyModel:
         self.inputs = inputs
         self._regression = TaskRegression(_terms(inputs), seed=seed)
         self._survival: Survival | None = None
-        self._inflation = 1.0
+        self._inflations: dict[str, float] = {}
         self._guessed: dict[tuple[str, NumericsChoice], float] = {}
 
     def fit(self, runs: pd.DataFrame, *, like: AccuracyModel | None = None) -> Self:
@@ -116,10 +118,19 @@ class AccuracyModel:
             z = z - self._first_guess(columns, z, list(zip(tasks, choices, strict=True)), like)
         old = None if like is None else like._regression
         self._regression = self._regression.fit(columns, tasks, z, hyperparameters_of=old)
-        residuals, deviations = self._regression.left_out(choices)
-        reach = float(np.quantile(np.abs(residuals / deviations), _LEVEL))
-        self._inflation = max(1.0, reach / float(ndtri(0.5 + 0.5 * _LEVEL)))
+        self._inflations = self._widened(tasks, choices)
         return self
+
+    def _widened(self, tasks: Sequence[str], choices: Sequence[NumericsChoice]) -> dict[str, float]:
+        """By how much deviations of each task that has enough runs are to be widened."""
+        residuals, deviations = self._regression.left_out(choices)
+        off, names = np.abs(residuals / deviations), np.array(tasks)
+        usual = float(ndtri(0.5 + 0.5 * _LEVEL))
+        return {
+            task: max(1.0, float(np.quantile(off[names == task], _LEVEL)) / usual)
+            for task in dict.fromkeys(tasks)
+            if np.sum(names == task) >= _ENOUGH
+        }
 
     def _first_guess(
         self,
@@ -187,7 +198,8 @@ class AccuracyModel:
         mean, deviation = self._regression.predict(columns, tasks)
         if self._survival is not None:
             mean = mean + self._survival.predict(columns)
-        return mean, self._inflation * np.hypot(deviation, self._regression.noise)
+        widest = max(self._inflations.values(), default=1.0)
+        return mean, self._inflations.get(task, widest) * np.hypot(deviation, self._regression.noise)
 
     def _columns(
         self, tasks: Iterable[str], choices: Sequence[NumericsChoice], fidelity: Float[np.ndarray, " n"]

@@ -147,3 +147,26 @@ def test_more_rows_than_are_fitted_to_are_all_heard():
 def test_what_cannot_be_modelled_is_refused_in_a_line(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_what_a_group_departs_from_others_is_that_of_leaving_it_out():
+    rows, task, y = data(30)
+    names = [f"task {t}" for t in task]
+    groups = [index // 5 for index in range(30)]
+    fitted = TaskRegression(TERMS).fit(columns(rows), names, y)
+    residuals, deviations = fitted.left_out(groups)
+    rest = [index for index in range(30) if groups[index] != 2]
+    mine = [index for index in range(30) if groups[index] == 2]
+    without = TaskRegression(TERMS).fit(
+        columns(rows[rest]), [names[i] for i in rest], y[rest], hyperparameters_of=fitted
+    )
+    mean, deviation = without.predict(columns(rows[mine]), [names[i] for i in mine])
+    assert residuals[mine] == pytest.approx(y[mine] - mean, abs=1e-5)
+    assert deviations[mine] == pytest.approx(np.hypot(deviation, fitted.noise), rel=1e-4)
+
+
+def test_groups_must_be_those_of_all_observations():
+    rows, task, y = data(10)
+    fitted = TaskRegression(TERMS).fit(columns(rows), [str(t) for t in task], y)
+    with pytest.raises(ValueError, match="groups must have 10 entries, got 3"):
+        fitted.left_out([0, 1, 2])

@@ -42,9 +42,10 @@ def test_binades_are_those_of_the_tensor(found):
 
 
 def test_changes_are_beside_what_they_change(found):
-    # Weights of a layer of 64 inputs are below 1 / 8, and a step is a small part of them.
+    # Weights of layers of 64 and 32 inputs begin below 1 / 8 and 0.18, and a step is a small part of them.
     numbers = found.updates.energy.sum(axis=1)
-    assert numbers[-3 - LOW :].sum() < 0.05
+    assert numbers[-1 - LOW :].sum() < 0.01
+    assert numbers[-5 - LOW : -1 - LOW].sum() > 0.7
     assert found.updates.energy.sum() == pytest.approx(1.0)
     assert found.updates.log2_rms < found.weights.log2_rms - 2.0
 
@@ -59,8 +60,11 @@ def test_statistics_read_back(found, tmp_path):
     path = tmp_path / "statistics.json"
     write_statistics({"one": found}, path)
     again = read_statistics(path)["one"]
-    assert again.to_json() == found.to_json()
-    assert again.products[0].layer == found.products[0].layer
+    assert [(one.layer, one.length) for one in again.products] == [
+        (one.layer, one.length) for one in found.products
+    ]
+    assert np.array(again.twin_curve) == pytest.approx(np.array(found.twin_curve), abs=1e-6)
+    assert again.updates.energy == pytest.approx(found.updates.energy, rel=0.05, abs=2e-4)
     for key, tensor in found.tensors.items():
         assert again.tensors[key].energy == pytest.approx(tensor.energy, rel=0.01, abs=1e-12)
 
