@@ -167,9 +167,7 @@ class TaskRegression:
         """
         process = self._fitted()
         if len(groups) != len(process.rows):
-            raise ValueError(
-                f"groups must have {len(process.rows)} entries, got {len(groups)}"
-            )
+            raise ValueError(f"groups must have {len(process.rows)} entries, got {len(groups)}")
         numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
         residual, variance = process.leave_out(np.array([numbers[group] for group in groups]))
         return residual * self._scale, np.sqrt(variance) * self._scale

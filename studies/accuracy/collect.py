@@ -3,8 +3,8 @@
     python -m studies.accuracy.collect --data FOLDER [--configurations 36] [--parts FILE] [--out FILE]
 
 `FOLDER` holds ``mnist`` and ``tiny-shakespeare``. A run is appended to the file of parts when it is finished,
-so that a command that was stopped goes on. It takes a quarter of an hour on one core. More configurations go on
-with the same sequence.
+so that a command that was stopped goes on. It takes a quarter of an hour on one core. More configurations go
+on with the same sequence.
 """
 
 from __future__ import annotations
