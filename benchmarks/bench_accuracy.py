@@ -49,7 +49,7 @@ Method = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], Predicted | None]
 
 
 class Process:
-    """A Gaussian process; hyper-parameters are fitted to the other tasks once."""
+    """A Gaussian process, fitted anew to all that is known; where that is the other tasks alone, once."""
 
     def __init__(self, inputs: str, *, joined: bool = True) -> None:
         self.inputs, self.joined = inputs, joined
@@ -58,12 +58,11 @@ class Process:
     def __call__(self, source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> Predicted | None:
         """Fit and predict."""
         if self.joined:
-            key = tuple(source.index)
+            known_runs = pd.concat([source, target])
+            key = tuple(known_runs.index)
             if key not in self._fitted:
-                self._fitted = {key: AccuracyModel(inputs=self.inputs).fit(source)}
+                self._fitted = {key: AccuracyModel(inputs=self.inputs).fit(known_runs)}
             model = self._fitted[key]
-            if len(target):
-                model = AccuracyModel(inputs=self.inputs).fit(pd.concat([source, target]), like=model)
         elif len(target) < 5:
             return None
         else:
