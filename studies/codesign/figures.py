@@ -17,28 +17,42 @@ from studies.page import COLORS, styled
 
 if TYPE_CHECKING:
     from studies.codesign.campaign import Result
+    from studies.codesign.recommend import Recommendation
     from studies.codesign.savings import Savings
     from studies.codesign.sensitivity import Sensitivity
 
-_LOSS_SHOWN = 10.0  # a broken network may have any loss: those above are drawn here
+_FENCE = 1.5  # interquartile ranges above the upper quartile: a broken network may have any loss
+_DECADE = 5.0  # ratio of the ends from which an axis of losses is logarithmic
+_ROOM = 0.009  # width of a letter of a label, of that of the axis
 _MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
-def front(result: Result, height: Literal["metric", "training_loss"] = "metric") -> go.Figure:
+def front(
+    result: Result,
+    height: Literal["metric", "training_loss"] = "metric",
+    rings: Sequence[Recommendation] = (),
+) -> go.Figure:
     """Every evaluation by energy and quality, the front joined, the float32 twin's quality as a line.
 
     Designs with the same numerics train alike, so they share their height. Accuracy is drawn by its
-    error, on a logarithmic axis. The twin's energy would squeeze all else to the left, so it is in words.
+    error, on a logarithmic axis. What is far worse than the rest is drawn at the upper edge. The twin's
+    energy would squeeze all else to the left, so it is in words.
+
+    Parameters
+    ----------
+    rings
+        Designs to mark by a ring, with their titles in the legend.
     """
     figure = go.Figure()
     done, quality = result.done, result.quality
     column = quality.column if height == "metric" else height
+    fence = upper_fence(result, height)
     for index, name in enumerate(result.config.space.format):
         rows = done[done["format"] == name]
         figure.add_trace(
             go.Scatter(
                 x=rows["energy_pj"] / 1e6,
-                y=_height(rows, column),
+                y=_height(rows, column).clip(upper=fence),
                 mode="markers",
                 name=name,
                 marker={
@@ -55,7 +69,7 @@ def front(result: Result, height: Literal["metric", "training_loss"] = "metric")
     figure.add_trace(
         go.Scatter(
             x=best["energy_pj"] / 1e6,
-            y=_height(best, column),
+            y=_height(best, column).clip(upper=fence),
             mode="lines+text",
             name="front of the search",
             line={"color": "#444444", "width": 1.5, "shape": "hv"},
@@ -65,6 +79,23 @@ def front(result: Result, height: Literal["metric", "training_loss"] = "metric")
             hoverinfo="skip",
         )
     )
+    for index, found in enumerate(rings):
+        row = pd.DataFrame([found.row])
+        figure.add_trace(
+            go.Scatter(
+                x=row["energy_pj"] / 1e6,
+                y=_height(row, column).clip(upper=fence),
+                mode="markers",
+                name=found.title,
+                marker={
+                    "symbol": "circle-open",
+                    "size": 17 + 6 * index,
+                    "line": {"width": 2},
+                    "color": COLORS[len(COLORS) - 3 - index],
+                },
+                hoverinfo="skip",
+            )
+        )
     twin = result.reference
     ends = [done["energy_pj"].min() / 1e6, done["energy_pj"].max() / 1e6]
     figure.add_trace(
@@ -78,8 +109,27 @@ def front(result: Result, height: Literal["metric", "training_loss"] = "metric")
     if height == "metric":
         _quality_axis(figure, quality)
     else:
-        figure.update_yaxes(title=f"final training loss, at most {_LOSS_SHOWN:g}", type="log", dtick="D2")
+        shown = _height(done, column).clip(upper=fence)
+        ticks: dict[str, Any] = {}
+        if shown.max() > _DECADE * shown.min():
+            ticks = {"type": "log", "dtick": "D2"}
+        figure.update_yaxes(title="final training loss", **ticks)
     return styled(figure, 480)
+
+
+def upper_fence(result: Result, height: Literal["metric", "training_loss"]) -> float:
+    """Height above which designs are drawn at the edge: Tukey's fence of all, of losses by factors.
+
+    Infinite for accuracies, whose errors end at 100 %.
+    """
+    quality = result.quality
+    if height == "metric" and (quality.is_accuracy or quality.metric.higher_is_better):
+        return np.inf
+    values = result.done[quality.column if height == "metric" else height].to_numpy(dtype=float)
+    scaled = np.log(values) if height == "training_loss" else values
+    low, high = np.quantile(scaled, (0.25, 0.75))
+    fence = high + _FENCE * (high - low)
+    return float(np.exp(fence) if height == "training_loss" else fence)
 
 
 def _level(ends: Sequence[float], height: float, name: str) -> go.Scatter:
@@ -99,9 +149,10 @@ def _sparse_labels(rows: pd.DataFrame, width_pj: float) -> list[str]:
     return labels
 
 
-def breakdown(result: Result) -> go.Figure:
-    """Energy of the designs on the front by component, and of the twin."""
-    rows = result.front.sort_values("energy_pj")
+def breakdown(result: Result, others: Sequence[Recommendation] = ()) -> go.Figure:
+    """Energy of the designs on the front and of `others` by component, and of the twin."""
+    wanted = {*result.front["id"], *(found.row["id"] for found in others)}
+    rows = result.done[result.done["id"].isin(wanted)].sort_values("energy_pj")
     labels = [f"{_label(row)} (#{row['id']})" for _, row in rows.iterrows()]
     table = pd.concat([rows, result.reference.to_frame().T])
     labels.append("float32")
@@ -162,17 +213,25 @@ def quality_against_bits(result: Result) -> go.Figure:
 def waterfall(savings: Savings) -> go.Figure:
     """Energy from full precision to a design, by what changed; the means over all orders."""
     ordered = sorted(savings.saved_pj, key=lambda factor: -savings.saved_pj[factor])
-    steps = [-savings.saved_pj[factor] / 1e6 for factor in ordered]
+    labels, heights, bases = ["float32, layer by layer"], [savings.start_pj], [0.0]
+    texts, colors = [f"{savings.start_pj / 1e6:.1f}"], [COLORS[0]]
+    left = savings.start_pj
+    for factor in ordered:
+        saved = savings.saved_pj[factor]
+        labels.append(factor)
+        heights.append(abs(saved))
+        bases.append(min(left, left - saved))
+        texts.append(f"{-saved / 1e6:+.1f} ({100 * savings.share(factor):.0f} %)")
+        colors.append(COLORS[2] if saved >= 0 else COLORS[1])
+        left -= saved
     figure = go.Figure(
-        go.Waterfall(
-            x=["float32, layer by layer", *ordered, "this design"],
-            y=[savings.start_pj / 1e6, *steps, savings.end_pj / 1e6],
-            measure=["absolute", *["relative"] * len(steps), "total"],
-            text=[f"{value:.1f}" for value in (savings.start_pj / 1e6, *steps, savings.end_pj / 1e6)],
-            textposition="outside",
-            decreasing={"marker": {"color": COLORS[2]}},
-            increasing={"marker": {"color": COLORS[1]}},
-            totals={"marker": {"color": COLORS[0]}},
+        go.Bar(
+            x=[*labels, "this design"],
+            y=[height / 1e6 for height in (*heights, savings.end_pj)],
+            base=[base / 1e6 for base in (*bases, 0.0)],
+            text=[*texts, f"{savings.end_pj / 1e6:.1f}"],
+            textposition="outside",  # above, for every bar has a positive height
+            marker={"color": [*colors, COLORS[0]]},
             cliponaxis=False,
         )
     )
@@ -184,24 +243,42 @@ def pinned(sensitivity: Sensitivity) -> go.Figure:
     """Hypervolume lost by each parameter at each value, one row of marks for each parameter."""
     rows = sensitivity.rows()[::-1]
     figure = go.Figure()
+    room = _ROOM * max(row["most"] for row in rows)
     for row in rows:
-        values = row["values"]
+        values = sorted(row["values"], key=lambda pair: pair[1])
         figure.add_trace(
             go.Scatter(
                 x=[100 * lost for _, lost in values],
                 y=[row["parameter"]] * len(values),
                 mode="lines+markers+text",
-                text=[str(value) for value, _ in values],
+                text=_joined([str(value) for value, _ in values], [lost for _, lost in values], room),
                 textposition="top center",
                 textfont={"size": 10},
                 marker={"size": 9, "color": COLORS[0]},
                 line={"color": "#BBBBBB", "width": 1},
                 showlegend=False,
-                hovertemplate="%{y} = %{text}<br>loses %{x:.1f} %<extra></extra>",
+                customdata=[str(value) for value, _ in values],
+                hovertemplate="%{y} = %{customdata}<br>loses %{x:.1f} %<extra></extra>",
             )
         )
     figure.update_xaxes(title="hypervolume lost when the parameter is pinned to the value, %")
     return styled(figure, 140 + 44 * len(rows))
+
+
+def _joined(names: Sequence[str], places: Sequence[float], room: float) -> list[str]:
+    """Labels of ascending places; neighbours that would overlap share one, at the middle of them."""
+    groups: list[list[int]] = []
+    for index, place in enumerate(places):
+        letters = sum(len(names[other]) + 2 for other in groups[-1]) if groups else 0
+        near = bool(groups) and place - places[groups[-1][-1]] < room * (letters + len(names[index])) / 2
+        if near:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    labels = [""] * len(names)
+    for group in groups:
+        labels[group[len(group) // 2]] = ", ".join(names[index] for index in group)
+    return labels
 
 
 def hypervolume_trace(result: Result) -> go.Figure:
@@ -238,7 +315,7 @@ def _height(rows: pd.DataFrame, column: str) -> pd.Series[Any]:
     values = rows[column].astype(float)
     if column.startswith("test_accuracy"):
         return _error(values)  # type: ignore[no-any-return]  # NumPy's ufunc of a series
-    return values.clip(upper=_LOSS_SHOWN) if column == "training_loss" else values
+    return values
 
 
 def _whiskers(rows: pd.DataFrame, column: str) -> dict[str, Any]:
