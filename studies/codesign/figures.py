@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 _FENCE = 1.5  # interquartile ranges above the upper quartile: a broken network may have any loss
 _DECADE = 5.0  # ratio of the ends from which an axis of losses is logarithmic
-_ROOM = 0.009  # width of a letter of a label, of that of the axis
+_ROOM = 0.0068  # width of a letter of a label, of that of the axis
+_RINGS = ("circle-open", "square-open", "diamond-open")
 _MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
@@ -74,7 +75,7 @@ def front(
             name="front of the search",
             line={"color": "#444444", "width": 1.5, "shape": "hv"},
             text=_sparse_labels(best, np.ptp(done["energy_pj"])),
-            textposition="top center" if column == "test_accuracy" else "bottom center",
+            textposition=_beside_a_front(len(best), "top" if column == "test_accuracy" else "bottom"),
             textfont={"size": 11, "color": "#222222"},
             hoverinfo="skip",
         )
@@ -88,10 +89,10 @@ def front(
                 mode="markers",
                 name=found.title,
                 marker={
-                    "symbol": "circle-open",
-                    "size": 17 + 6 * index,
+                    "symbol": _RINGS[index % len(_RINGS)],
+                    "size": 16 + 5 * index,
                     "line": {"width": 2},
-                    "color": COLORS[len(COLORS) - 3 - index],
+                    "color": "#000000",
                 },
                 hoverinfo="skip",
             )
@@ -137,6 +138,12 @@ def _level(ends: Sequence[float], height: float, name: str) -> go.Scatter:
     return go.Scatter(
         x=ends, y=[height, height], mode="lines", name=name, line={"dash": "dot", "color": "#444444"}
     )
+
+
+def _beside_a_front(count: int, better: str) -> list[str]:
+    """Positions of labels: on the side where no design is, but of the leftmost, which has no room there."""
+    worse = {"top": "bottom", "bottom": "top"}[better]
+    return [f"{worse} right", *[f"{better} left"] * (count - 1)]
 
 
 def _sparse_labels(rows: pd.DataFrame, width_pj: float) -> list[str]:
@@ -243,42 +250,60 @@ def pinned(sensitivity: Sensitivity) -> go.Figure:
     """Hypervolume lost by each parameter at each value, one row of marks for each parameter."""
     rows = sensitivity.rows()[::-1]
     figure = go.Figure()
-    room = _ROOM * max(row["most"] for row in rows)
+    room = 100 * _ROOM * max(row["most"] for row in rows)
     for row in rows:
         values = sorted(row["values"], key=lambda pair: pair[1])
+        names, lost = [str(value) for value, _ in values], [100 * share for _, share in values]
         figure.add_trace(
             go.Scatter(
-                x=[100 * lost for _, lost in values],
+                x=lost,
                 y=[row["parameter"]] * len(values),
-                mode="lines+markers+text",
-                text=_joined([str(value) for value, _ in values], [lost for _, lost in values], room),
-                textposition="top center",
-                textfont={"size": 10},
+                mode="lines+markers",
                 marker={"size": 9, "color": COLORS[0]},
                 line={"color": "#BBBBBB", "width": 1},
                 showlegend=False,
-                customdata=[str(value) for value, _ in values],
-                hovertemplate="%{y} = %{customdata}<br>loses %{x:.1f} %<extra></extra>",
+                text=names,
+                hovertemplate="%{y} = %{text}<br>loses %{x:.1f} %<extra></extra>",
+            )
+        )
+        labels = joined_labels(names, lost, room)
+        figure.add_trace(
+            go.Scatter(
+                x=[place for place, _ in labels],
+                y=[row["parameter"]] * len(labels),
+                mode="text",
+                text=[text for _, text in labels],
+                textposition="top center",
+                textfont={"size": 10},
+                showlegend=False,
+                hoverinfo="skip",
             )
         )
     figure.update_xaxes(title="hypervolume lost when the parameter is pinned to the value, %")
     return styled(figure, 140 + 44 * len(rows))
 
 
-def _joined(names: Sequence[str], places: Sequence[float], room: float) -> list[str]:
-    """Labels of ascending places; neighbours that would overlap share one, at the middle of them."""
-    groups: list[list[int]] = []
-    for index, place in enumerate(places):
-        letters = sum(len(names[other]) + 2 for other in groups[-1]) if groups else 0
-        near = bool(groups) and place - places[groups[-1][-1]] < room * (letters + len(names[index])) / 2
-        if near:
-            groups[-1].append(index)
+def joined_labels(names: Sequence[str], places: Sequence[float], room: float) -> list[tuple[float, str]]:
+    """Places and texts of labels: neighbours that would overlap share one, centred over them.
+
+    Parameters
+    ----------
+    places
+        Ascending.
+    room
+        Width of a letter.
+    """
+    groups = [(place, place, name) for name, place in zip(names, places, strict=True)]  # first, last, text
+    index = 0
+    while index + 1 < len(groups):
+        (begin, end, text), (begin_of_next, end_of_next, next_text) = groups[index : index + 2]
+        apart = (begin_of_next + end_of_next - begin - end) / 2
+        if apart < room * (len(text) + len(next_text) + 2) / 2:
+            groups[index : index + 2] = [(begin, end_of_next, f"{text}, {next_text}")]
+            index = max(index - 1, 0)  # the wider one may reach the one before
         else:
-            groups.append([index])
-    labels = [""] * len(names)
-    for group in groups:
-        labels[group[len(group) // 2]] = ", ".join(names[index] for index in group)
-    return labels
+            index += 1
+    return [((begin + end) / 2, text) for begin, end, text in groups]
 
 
 def hypervolume_trace(result: Result) -> go.Figure:

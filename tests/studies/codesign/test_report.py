@@ -128,12 +128,11 @@ def test_the_three_designs_have_rings_and_bars(found, designs):
 
 
 def test_labels_that_would_overlap_are_joined():
-    assert figures._joined(["a", "b", "c"], [0.0, 0.001, 0.5], 0.01) == ["", "a, b", "c"]
-    assert figures._joined(["a", "b"], [0.0, 0.5], 0.01) == ["a", "b"]
-    assert figures._joined(["stochastic", "nearest-even"], [0.0, 0.05], 0.01) == [
-        "",
-        "stochastic, nearest-even",
-    ]
+    assert figures.joined_labels(["a", "b", "c"], [0.0, 0.01, 0.5], 0.01) == [(0.005, "a, b"), (0.5, "c")]
+    assert figures.joined_labels(["a", "b"], [0.0, 0.5], 0.01) == [(0.0, "a"), (0.5, "b")]
+    # "b, cccccccc" reaches back to "a", which "b" alone did not
+    chain = figures.joined_labels(["a", "b", "cccccccc"], [0.0, 0.021, 0.05], 0.01)
+    assert chain == [(0.025, "a, b, cccccccc")]
 
 
 def staircase(points, corner):
