@@ -275,6 +275,7 @@ def pinned(sensitivity: Sensitivity) -> go.Figure:
                 text=[text for _, text in labels],
                 textposition="top center",
                 textfont={"size": 10},
+                cliponaxis=False,
                 showlegend=False,
                 hoverinfo="skip",
             )
