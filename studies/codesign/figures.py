@@ -271,7 +271,8 @@ def pinned(sensitivity: Sensitivity) -> go.Figure:
             go.Scatter(
                 x=[place for place, _ in labels],
                 y=[row["parameter"]] * len(labels),
-                mode="text",
+                mode="markers+text",
+                marker={"size": 9, "opacity": 0},  # keeps the text clear of the marks below it
                 text=[text for _, text in labels],
                 textposition="top center",
                 textfont={"size": 10},

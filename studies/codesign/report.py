@@ -88,8 +88,8 @@ def _pictures(result: Result, designs: list[Recommendation]) -> dict[str, Any]:
     return {
         "plan": plan,
         "chosen": {**chosen, "design": str(result.pricing.design(result.trials[chosen["id"]].parameters))},
-        "beyond": beyond_the_edge(result),
         "plots": {name: figure_html(figure) for name, figure in plots.items()},
+        "beyond": beyond_the_edge(result),
     }
 
 
