@@ -111,10 +111,8 @@ def front(
         _quality_axis(figure, quality)
     else:
         shown = _height(done, column).clip(upper=fence)
-        ticks: dict[str, Any] = {}
-        if shown.max() > _DECADE * shown.min():
-            ticks = {"type": "log", "dtick": "D2"}
-        figure.update_yaxes(title="final training loss", **ticks)
+        wide = shown.max() > _DECADE * shown.min()
+        figure.update_yaxes(title="final training loss", **({"type": "log", "dtick": "D2"} if wide else {}))
     return styled(figure, 480)
 
 
@@ -127,8 +125,7 @@ def upper_fence(result: Result, height: Literal["metric", "training_loss"]) -> f
     if height == "metric" and (quality.is_accuracy or quality.metric.higher_is_better):
         return np.inf
     values = result.done[quality.column if height == "metric" else height].to_numpy(dtype=float)
-    scaled = np.log(values) if height == "training_loss" else values
-    low, high = np.quantile(scaled, (0.25, 0.75))
+    low, high = np.quantile(np.log(values) if height == "training_loss" else values, (0.25, 0.75))
     fence = high + _FENCE * (high - low)
     return float(np.exp(fence) if height == "training_loss" else fence)
 
