@@ -32,15 +32,20 @@ class Term:
         Whether each task has one of its own, rather than all one together.
     variance
         Expected a priori, where that of the target is 1.
+    lengthscale
+        Expected a priori, where that of a column alone has the deviation of its observations as unit; it
+        grows with the square root of the number of columns. Far below 1 only equal rows have much in common.
     """
 
     columns: tuple[str, ...]
     own: bool = False
     variance: float = 1.0
+    lengthscale: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.variance < np.inf:
-            raise ValueError(f"variance must be positive and finite, got {self.variance}")
+        for name in ("variance", "lengthscale"):
+            if not 0.0 < (value := getattr(self, name)) < np.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 class TaskRegression:
@@ -127,6 +132,7 @@ class TaskRegression:
                 columns=tuple(place[name] for name in term.columns),
                 own=term.own,
                 variance=term.variance,
+                lengthscale=term.lengthscale,
             )
             for term in self.terms
         ]

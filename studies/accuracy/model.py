@@ -26,8 +26,9 @@ from dse.regression import TaskRegression, Term
 from studies.accuracy.features import feature_names, features_of
 from studies.accuracy.policies import NAMES, NumericsChoice
 from studies.accuracy.scale import kept_of, kept_share, modelled, moments, twin_accuracy
+from studies.accuracy.stacking import pooled, stacking_weights, widening
 from studies.accuracy.statistics import TaskStatistics, known
-from studies.accuracy.survival import MODES, Survival, crossed, fit_survival
+from studies.accuracy.survival import MODES, CrossedSurvival, fit_crossed, fit_survival
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +40,7 @@ Inputs: TypeAlias = Literal["features", "configuration"]
 COMPARED = tuple(mode.feature for mode in MODES)
 _FIDELITY = "log2_fidelity"
 _LEVEL = 0.9  # of the interval that is made to hold as many of the runs that it was not fitted to
-_ENOUGH = 30  # measurements that tell how wide the intervals of a task must be
+_ENOUGH = 90  # measurements of a task that say as much of its intervals as all other tasks do
 _FEWEST = 5  # runs from which a model is fitted
 
 
@@ -77,10 +78,11 @@ class AccuracyModel:
             raise ValueError(f"inputs must be one of {', '.join(get_args(Inputs))}, got {inputs!r}")
         self.statistics = dict(known() if statistics is None else statistics)
         self.inputs = inputs
-        self._regression = TaskRegression(_terms(inputs), seed=seed)
-        self._survival: Survival | None = None
-        self._inflations: dict[str, float] = {}
-        self._guessed: dict[tuple[str, NumericsChoice], float] = {}
+        self._experts = [TaskRegression(terms, seed=seed) for terms in _terms(inputs)]
+        self._weights = np.full(len(self._experts), 1.0 / len(self._experts))
+        self._survival: CrossedSurvival | None = None
+        self._widenings: dict[str, float] = {}
+        self._widening_of_others = 1.0
 
     def fit(self, runs: pd.DataFrame, *, like: AccuracyModel | None = None) -> Self:
         """Learn from runs, in place.
@@ -114,40 +116,58 @@ class AccuracyModel:
             rows = np.array([one == task for one in tasks])
             targets[rows] = kept_share(self._of(task), accuracy[rows], fidelity[rows])
         columns, z = self._columns(tasks, choices, fidelity), modelled(targets)
+        guesses = np.zeros((len(self._experts), len(z)))
         if self.inputs == "features":
-            z = z - self._first_guess(columns, z, list(zip(tasks, choices, strict=True)), like)
-        old = None if like is None else like._regression
-        self._regression = self._regression.fit(columns, tasks, z, hyperparameters_of=old)
-        self._inflations = self._widened(tasks, choices)
+            self._survival = fit_crossed(columns, z, choices) if like is None else like._survival
+            guesses = self._guesses(columns, choices)
+        old = [None] * len(self._experts) if like is None else like._experts
+        self._experts = [
+            expert.fit(columns, tasks, z - guess, hyperparameters_of=before)
+            for expert, guess, before in zip(self._experts, guesses, old, strict=True)
+        ]
+        self._calibrate(columns, tasks, choices, z)
         return self
 
-    def _widened(self, tasks: Sequence[str], choices: Sequence[NumericsChoice]) -> dict[str, float]:
-        """By how much deviations of each task that has enough runs are to be widened."""
-        residuals, deviations = self._regression.left_out(choices)
-        off, names = np.abs(residuals / deviations), np.array(tasks)
-        usual = float(ndtri(0.5 + 0.5 * _LEVEL))
-        return {
-            task: max(1.0, float(np.quantile(off[names == task], _LEVEL)) / usual)
-            for task in dict.fromkeys(tasks)
-            if np.sum(names == task) >= _ENOUGH
-        }
+    def _guesses(
+        self, columns: Mapping[str, Float[np.ndarray, " n"]], choices: Sequence[NumericsChoice]
+    ) -> Float[np.ndarray, "e n"]:
+        """What each expert corrects: the first that of the thresholds, a raw process nothing."""
+        guesses = np.zeros((len(self._experts), len(choices)))
+        if self._survival is not None:
+            guesses[0] = self._survival.predict(columns, choices)
+        return guesses
 
-    def _first_guess(
+    def _calibrate(
         self,
         columns: Mapping[str, Float[np.ndarray, " n"]],
+        tasks: Sequence[str],
+        choices: Sequence[NumericsChoice],
         z: Float[np.ndarray, " n"],
-        keys: Sequence[tuple[str, NumericsChoice]],
-        like: AccuracyModel | None,
-    ) -> Float[np.ndarray, " n"]:
-        """What thresholds make of runs that they were not fitted to, (n,); keeps the thresholds."""
-        if like is None or like._survival is None:
-            self._survival = fit_survival(columns, z)
-            guess = crossed(columns, z, [choice for _, choice in keys])
-            self._guessed = dict(zip(keys, guess.tolist(), strict=True))
-            return guess
-        self._survival, self._guessed = like._survival, like._guessed
-        guess = self._survival.predict(columns)
-        return np.array([self._guessed.get(key, new) for key, new in zip(keys, guess, strict=True)])
+    ) -> None:
+        """Weights of the experts and widths of intervals, from runs that are left out."""
+        names = np.array(tasks)
+        by_choice, by_task = (
+            np.array([expert.left_out(groups) for expert in self._experts]) for groups in (choices, tasks)
+        )
+        if self._survival is not None:
+            for task in dict.fromkeys(tasks):
+                mine = names == task
+                some, own = (
+                    {name: values[rows] for name, values in columns.items()} for rows in (~mine, mine)
+                )
+                without = fit_survival(some, z[~mine], start=self._survival.whole)
+                # Thresholds that did not know the task would have guessed this much less.
+                by_task[0, 0, mine] += self._survival.whole.predict(own) - without.predict(own)
+        both = np.concatenate([by_choice, by_task], axis=2)
+        self._weights = stacking_weights(both[:, 0], both[:, 1])
+        of_choice, of_task = (
+            np.divide(*pooled(found[:, 0], found[:, 1], self._weights)) for found in (by_choice, by_task)
+        )
+        self._widening_of_others = widening(np.empty(0), of_task, level=_LEVEL, enough=_ENOUGH)
+        self._widenings = {
+            task: widening(of_choice[names == task], of_task[names != task], level=_LEVEL, enough=_ENOUGH)
+            for task in dict.fromkeys(tasks)
+        }
 
     def predict(
         self, task: str, policies: Policies, *, fidelity: float = 1.0
@@ -195,11 +215,16 @@ class AccuracyModel:
         choices = [one if isinstance(one, NumericsChoice) else NumericsChoice.of(one) for one in policies]
         tasks = [task] * len(choices)
         columns = self._columns(tasks, choices, np.full(len(choices), fidelity))
-        mean, deviation = self._regression.predict(columns, tasks)
-        if self._survival is not None:
-            mean = mean + self._survival.predict(columns)
-        widest = max(self._inflations.values(), default=1.0)
-        return mean, self._inflations.get(task, widest) * np.hypot(deviation, self._regression.noise)
+        found = [expert.predict(columns, tasks) for expert in self._experts]
+        means = np.array([mean for mean, _ in found]) + self._guesses(columns, choices)
+        deviations = np.array(
+            [
+                np.hypot(deviation, expert.noise)
+                for (_, deviation), expert in zip(found, self._experts, strict=True)
+            ]
+        )
+        mean, deviation = pooled(means, deviations, self._weights)
+        return mean, self._widenings.get(task, self._widening_of_others) * deviation
 
     def _columns(
         self, tasks: Iterable[str], choices: Sequence[NumericsChoice], fidelity: Float[np.ndarray, " n"]
@@ -235,15 +260,19 @@ def configuration(choice: NumericsChoice) -> dict[str, float]:
     }
 
 
-def _terms(inputs: Inputs) -> list[Term]:
+def _terms(inputs: Inputs) -> list[list[Term]]:
+    """Of each expert."""
     raw = (*NAMES, _FIDELITY)
     offset = Term(columns=(), own=True, variance=0.1)
+    of_configuration = [Term(columns=raw), Term(columns=raw, own=True, variance=0.3), offset]
     if inputs == "configuration":
-        return [Term(columns=raw), Term(columns=raw, own=True, variance=0.3), offset]
+        return [of_configuration]
     compared = (*COMPARED, _FIDELITY)
-    return [
+    of_features = [
         Term(columns=compared),
         Term(columns=raw, variance=0.2),
+        Term(columns=raw, variance=0.3, lengthscale=0.3),  # what no feature says of a configuration
         Term(columns=compared, own=True, variance=0.2),
         offset,
     ]
+    return [of_features, of_configuration]
