@@ -158,13 +158,17 @@ class TaskRegression:
         mean, variance = process.predict(self._inputs(self._rows(columns), tasks))
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
-    def left_out(self, groups: Sequence[Hashable]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    def left_out(
+        self, groups: Sequence[Hashable], beside: Sequence[Hashable] | None = None
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """How every observation departs from its prediction from those of other groups, (n,) each.
 
         Parameters
         ----------
         groups : (n,)
             What is left out together.
+        beside : (n,)
+            Further groups: then an observation is predicted from those that share neither.
 
         Returns
         -------
@@ -174,10 +178,13 @@ class TaskRegression:
         from dse._bayes.pooled import left_out
 
         process = self._fitted()
-        if len(groups) != len(process.rows):
-            raise ValueError(f"groups must have {len(process.rows)} entries, got {len(groups)}")
-        numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-        residual, variance = left_out(process, np.array([numbers[group] for group in groups]))
+        codes = []
+        for name, given in (("groups", groups), ("beside", groups if beside is None else beside)):
+            if len(given) != len(process.rows):
+                raise ValueError(f"{name} must have {len(process.rows)} entries, got {len(given)}")
+            numbers = {group: index for index, group in enumerate(dict.fromkeys(given))}
+            codes.append(np.array([numbers[group] for group in given]))
+        residual, variance = left_out(process, *codes)
         return residual * self._scale, np.sqrt(variance) * self._scale
 
     @property

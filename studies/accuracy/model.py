@@ -26,7 +26,7 @@ from dse.regression import TaskRegression, Term
 from studies.accuracy.features import feature_names, features_of
 from studies.accuracy.policies import NAMES, NumericsChoice
 from studies.accuracy.scale import kept_of, kept_share, modelled, moments, twin_accuracy
-from studies.accuracy.stacking import pooled, stacking_weights, widening
+from studies.accuracy.stacking import Opinions, stacking_weights, widening
 from studies.accuracy.statistics import TaskStatistics, known
 from studies.accuracy.survival import MODES, CrossedSurvival, fit_crossed, fit_survival
 
@@ -79,10 +79,10 @@ class AccuracyModel:
         self.statistics = dict(known() if statistics is None else statistics)
         self.inputs = inputs
         self._experts = [TaskRegression(terms, seed=seed) for terms in _terms(inputs)]
-        self._weights = np.full(len(self._experts), 1.0 / len(self._experts))
+        self._weights: dict[bool, Float[np.ndarray, " e"]] = {}
         self._survival: CrossedSurvival | None = None
-        self._widenings: dict[str, float] = {}
-        self._widening_of_others = 1.0
+        self._choices: frozenset[NumericsChoice] = frozenset()
+        self._widenings: dict[tuple[str | None, bool], float] = {}
 
     def fit(self, runs: pd.DataFrame, *, like: AccuracyModel | None = None) -> Self:
         """Learn from runs, in place.
@@ -146,10 +146,10 @@ class AccuracyModel:
     ) -> None:
         """Weights of the experts and widths of intervals, from runs that are left out."""
         names = np.array(tasks)
-        by_choice, by_task = (
-            np.array([expert.left_out(groups) for expert in self._experts]) for groups in (choices, tasks)
-        )
+        shift = np.zeros((len(self._experts), len(z)))
+        folds: Sequence[object] = choices
         if self._survival is not None:
+            folds = self._survival.folds(choices)
             for task in dict.fromkeys(tasks):
                 mine = names == task
                 some, own = (
@@ -157,17 +157,33 @@ class AccuracyModel:
                 )
                 without = fit_survival(some, z[~mine], start=self._survival.whole)
                 # Thresholds that did not know the task would have guessed this much less.
-                by_task[0, 0, mine] += self._survival.whole.predict(own) - without.predict(own)
-        both = np.concatenate([by_choice, by_task], axis=2)
-        self._weights = stacking_weights(both[:, 0], both[:, 1])
-        of_choice, of_task = (
-            np.divide(*pooled(found[:, 0], found[:, 1], self._weights)) for found in (by_choice, by_task)
+                shift[0, mine] = self._survival.whole.predict(own) - without.predict(own)
+        of_choice = self._left_out(choices)
+        of_task, of_both = self._left_out(tasks, shift=shift), self._left_out(tasks, folds, shift=shift)
+        # Where no task has run the configuration, a raw process has nothing to say that features do not.
+        alone = np.eye(len(self._experts))[0]
+        self._weights = {True: stacking_weights([of_task]), False: alone}
+        own, seen, new = (
+            np.divide(*opinions.pooled(self._weights[is_known]))
+            for opinions, is_known in ((of_choice, False), (of_task, True), (of_both, False))
         )
-        self._widening_of_others = widening(np.empty(0), of_task, level=_LEVEL, enough=_ENOUGH)
+        self._choices = frozenset(choices)
+        known_tasks = list(dict.fromkeys(tasks))
         self._widenings = {
-            task: widening(of_choice[names == task], of_task[names != task], level=_LEVEL, enough=_ENOUGH)
-            for task in dict.fromkeys(tasks)
+            (task, is_known): widening(
+                own[names == task],
+                [scores[names == other] for other in known_tasks if other != task],
+                level=_LEVEL,
+                enough=_ENOUGH,
+            )
+            for task in (*known_tasks, None)
+            for is_known, scores in ((True, seen), (False, new))
         }
+
+    def _left_out(self, *groups: Sequence[Any], shift: Float[np.ndarray, "e n"] | float = 0.0) -> Opinions:
+        """What the experts miss of runs that they do not know."""
+        found = np.array([expert.left_out(*groups) for expert in self._experts])
+        return Opinions(found[:, 0] + shift, found[:, 1])
 
     def predict(
         self, task: str, policies: Policies, *, fidelity: float = 1.0
@@ -188,7 +204,9 @@ class AccuracyModel:
         ValueError
             The model is not fitted, there are no statistics of the task, or a fidelity out of its range.
         """
-        kept, deviation = moments(*self._scaled(task, policies, fidelity))
+        mean, sure, wide = self._scaled(task, policies, fidelity)
+        kept, _ = moments(mean, sure)
+        _, deviation = moments(mean, wide)
         low, width = self._range(task, fidelity)
         return low + width * kept, width * deviation
 
@@ -201,15 +219,18 @@ class AccuracyModel:
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must be between 0 and 1, got {level}")
-        mean, deviation = self._scaled(task, policies, fidelity)
-        reach = float(ndtri(0.5 + 0.5 * level)) * deviation
+        mean, _, wide = self._scaled(task, policies, fidelity)
+        reach = float(ndtri(0.5 + 0.5 * level)) * wide
         low, width = self._range(task, fidelity)
         return low + width * kept_of(mean - reach), low + width * kept_of(mean + reach)
 
     def _scaled(
         self, task: str, policies: Policies, fidelity: float
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation of a run on the scale of the model."""
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Mean of a run on the scale of the model, its standard deviation, and that deviation widened.
+
+        Widths of intervals are no reason to expect something else of a run.
+        """
         if not 0.0 < fidelity <= 1.0:
             raise ValueError(f"fidelity must be in (0, 1], got {fidelity}")
         choices = [one if isinstance(one, NumericsChoice) else NumericsChoice.of(one) for one in policies]
@@ -223,8 +244,16 @@ class AccuracyModel:
                 for (_, deviation), expert in zip(found, self._experts, strict=True)
             ]
         )
-        mean, deviation = pooled(means, deviations, self._weights)
-        return mean, self._widenings.get(task, self._widening_of_others) * deviation
+        opinions = Opinions(means, deviations)
+        group = task if (task, True) in self._widenings else None
+        is_known = np.array([choice in self._choices for choice in choices])
+        mean, deviation, wider = (np.empty(len(choices)) for _ in range(3))
+        for kind, weights in self._weights.items():
+            rows = is_known == kind
+            one, other = opinions.pooled(weights)
+            mean[rows] = one[rows]
+            deviation[rows], wider[rows] = other[rows], self._widenings[group, kind]
+        return mean, deviation, wider * deviation
 
     def _columns(
         self, tasks: Iterable[str], choices: Sequence[NumericsChoice], fidelity: Float[np.ndarray, " n"]

@@ -119,6 +119,11 @@ class CrossedSurvival:
             guess[rows] = survival.predict({name: values[rows] for name, values in features.items()})
         return guess
 
+    def folds(self, groups: Sequence[Hashable]) -> list[int]:
+        """Number of the thresholds that guess each run: equal where groups were left out together."""
+        numbers = {id(survival): index for index, survival in enumerate(self._without.values())}
+        return [numbers[id(self._without[group])] if group in self._without else -1 for group in groups]
+
 
 def fit_survival(
     features: Features, z: Float[np.ndarray, " n"], *, start: Survival | None = None
