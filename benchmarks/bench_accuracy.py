@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from studies.accuracy.model import AccuracyModel, configuration
+from studies.accuracy.model import AccuracyModel, Inputs, configuration
 from studies.accuracy.peppp import Peppp
 from studies.accuracy.policies import NAMES, NumericsChoice
 from studies.accuracy.runs import TABLE, read_runs
@@ -47,37 +47,47 @@ class Predicted:
     high: np.ndarray | None = None
 
 
-#: From runs of other tasks, runs of the task, and the runs to predict; ``None`` where it has no answer.
+#: From runs of other tasks, or of all, runs of the task, and the runs to predict; ``None`` where it has no
+#: answer.
 Method = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], Predicted | None]
 
 
 class Process:
-    """A Gaussian process, fitted anew to all that is known; where that is the other tasks alone, once."""
+    """A Gaussian process, fitted to all that is known.
 
-    def __init__(self, inputs: str, *, joined: bool = True) -> None:
+    For a new task, hyper-parameters are those of the others alone, which are fitted once; all else is fitted to
+    its runs too.
+    """
+
+    def __init__(self, inputs: Inputs, *, joined: bool = True) -> None:
         self.inputs, self.joined = inputs, joined
-        self._fitted: dict[tuple[str, ...], AccuracyModel] = {}
+        self._fitted: dict[tuple[int, ...], AccuracyModel] = {}
 
     def __call__(self, source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> Predicted | None:
         """Fit and predict."""
         if self.joined:
-            known_runs = pd.concat([source, target])
-            key = tuple(known_runs.index)
-            if key not in self._fitted:
-                self._fitted = {key: AccuracyModel(inputs=self.inputs).fit(known_runs)}
-            model = self._fitted[key]
+            model = self.others(source)
+            if not target.index.isin(source.index).all():
+                both = pd.concat([source, target])
+                model = AccuracyModel(inputs=self.inputs).fit(both, like=model)
         elif len(target) < 5:
             return None
         else:
             model = AccuracyModel(inputs=self.inputs).fit(target)
-        parts = []
-        for task, rows in test.groupby("task", sort=False):
-            policies = choices_of(rows)
-            mean, _ = model.predict(task, policies)
-            low, high = model.interval(task, policies, level=LEVEL)
-            parts.append(pd.DataFrame({"mean": mean, "low": low, "high": high}, index=rows.index))
-        found = pd.concat(parts).loc[test.index]
-        return Predicted(*(shares(test, found[name]) for name in found))
+        mean, low, high = (np.empty(len(test)) for _ in range(3))
+        for task in test["task"].unique():
+            rows = (test["task"] == task).to_numpy()
+            policies = choices_of(test[rows])
+            mean[rows], _ = model.predict(task, policies)
+            low[rows], high[rows] = model.interval(task, policies, level=LEVEL)
+        return Predicted(*(shares(test, pd.Series(found)) for found in (mean, low, high)))
+
+    def others(self, source: pd.DataFrame) -> AccuracyModel:
+        """Fitted to runs of other tasks, once."""
+        key = tuple(source.index)
+        if key not in self._fitted:
+            self._fitted[key] = AccuracyModel(inputs=self.inputs).fit(source)
+        return self._fitted[key]
 
 
 def nearest(source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> Predicted:
@@ -240,8 +250,7 @@ def new_configurations(
         for name, method in methods.items():
             for task, rows in test.groupby("task", sort=False):
                 mine = runs[~held & (runs["task"] == task)]
-                others = runs[~held & (runs["task"] != task)]
-                predicted = method(others, mine, rows)
+                predicted = method(runs[~held], mine, rows)
                 if predicted is not None:
                     yield {"method": name, "task": task, **score(rows, predicted)}
 

@@ -106,7 +106,7 @@ def statistics_of(training: Training, task: str, *, seed: int = 0) -> TaskStatis
         name=task,
         task=training.table.name,
         learning_rate=rule.learning_rate,
-        momentum=rule.momentum,
+        momentum=0.0 if rule.momentum is None else rule.momentum,
         batch=training.batch,
         steps=training.steps,
     )

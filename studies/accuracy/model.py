@@ -28,7 +28,7 @@ from studies.accuracy.policies import NAMES, NumericsChoice
 from studies.accuracy.scale import kept_of, kept_share, modelled, moments, twin_accuracy
 from studies.accuracy.stacking import Opinions, stacking_weights, widening
 from studies.accuracy.statistics import TaskStatistics, known
-from studies.accuracy.survival import MODES, CrossedSurvival, fit_crossed, fit_survival
+from studies.accuracy.survival import FOLDS, MODES, CrossedSurvival, fit_crossed, fit_survival
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,7 +94,9 @@ class AccuracyModel:
             of `studies.accuracy.policies`; others are ignored. Rows without parameters, of the float32 twin,
             are left out.
         like
-            A fitted model whose hyper-parameters are kept, which takes milliseconds.
+            A fitted model whose hyper-parameters, weights and widths of intervals are kept, which takes a
+            fraction of the time; thresholds are fitted anew. Another task than its own has the widths that
+            it gives a task without runs.
 
         Raises
         ------
@@ -118,14 +120,19 @@ class AccuracyModel:
         columns, z = self._columns(tasks, choices, fidelity), modelled(targets)
         guesses = np.zeros((len(self._experts), len(z)))
         if self.inputs == "features":
-            self._survival = fit_crossed(columns, z, choices) if like is None else like._survival
+            start = None if like is None or like._survival is None else like._survival.whole
+            self._survival = fit_crossed(columns, z, choices, start=start)
             guesses = self._guesses(columns, choices)
         old = [None] * len(self._experts) if like is None else like._experts
         self._experts = [
             expert.fit(columns, tasks, z - guess, hyperparameters_of=before)
             for expert, guess, before in zip(self._experts, guesses, old, strict=True)
         ]
-        self._calibrate(columns, tasks, choices, z)
+        self._choices = frozenset(choices)
+        if like is None:
+            self._calibrate(columns, tasks, choices, z)
+        else:
+            self._weights, self._widenings = like._weights, like._widenings
         return self
 
     def _guesses(
@@ -147,9 +154,9 @@ class AccuracyModel:
         """Weights of the experts and widths of intervals, from runs that are left out."""
         names = np.array(tasks)
         shift = np.zeros((len(self._experts), len(z)))
-        folds: Sequence[object] = choices
+        numbers = {choice: index % FOLDS for index, choice in enumerate(dict.fromkeys(choices))}
+        folds = [numbers[choice] for choice in choices]
         if self._survival is not None:
-            folds = self._survival.folds(choices)
             for task in dict.fromkeys(tasks):
                 mine = names == task
                 some, own = (
@@ -167,7 +174,6 @@ class AccuracyModel:
             np.divide(*opinions.pooled(self._weights[is_known]))
             for opinions, is_known in ((of_choice, False), (of_task, True), (of_both, False))
         )
-        self._choices = frozenset(choices)
         known_tasks = list(dict.fromkeys(tasks))
         self._widenings = {
             (task, is_known): widening(

@@ -75,11 +75,11 @@ def stacking_weights(left_out: Sequence[Opinions]) -> Float[np.ndarray, " e"]:
     runs = sum(opinions.means.shape[1] for opinions in left_out)
 
     def improbability(logits: Float[np.ndarray, " e"]) -> float:
-        total = _FLAT * float(logits @ logits)
+        total: float = _FLAT * float(logits @ logits)
         for opinions in left_out:
             residual, deviation = opinions.pooled(softmax(logits))
             total += float(np.sum(0.5 * (residual / deviation) ** 2 + np.log(deviation)))
-        return total / max(runs, 1)
+        return float(total / max(runs, 1))
 
     found: Float[np.ndarray, " e"] = softmax(minimize(improbability, np.zeros(count), method="L-BFGS-B").x)
     return found

@@ -69,6 +69,7 @@ MODES = (
 )
 _WIDTH_REACH = 0.3  # deviation of the logarithm of a width
 _BELIEF = 1.2  # weight of the prior beside a run, whose target is uncertain by about one unit
+FOLDS = 5  #: of groups that are guessed without each other
 _CALLS = 60  # of least squares
 _FARTHEST = 30.0  # widths beyond a threshold; further out nothing changes
 
@@ -119,11 +120,6 @@ class CrossedSurvival:
             guess[rows] = survival.predict({name: values[rows] for name, values in features.items()})
         return guess
 
-    def folds(self, groups: Sequence[Hashable]) -> list[int]:
-        """Number of the thresholds that guess each run: equal where groups were left out together."""
-        numbers = {id(survival): index for index, survival in enumerate(self._without.values())}
-        return [numbers[id(self._without[group])] if group in self._without else -1 for group in groups]
-
 
 def fit_survival(
     features: Features, z: Float[np.ndarray, " n"], *, start: Survival | None = None
@@ -152,12 +148,16 @@ def fit_survival(
 
 
 def fit_crossed(
-    features: Features, z: Float[np.ndarray, " n"], groups: Sequence[Hashable], *, folds: int = 5
+    features: Features,
+    z: Float[np.ndarray, " n"],
+    groups: Sequence[Hashable],
+    *,
+    start: Survival | None = None,
 ) -> CrossedSurvival:
-    """Fit to all runs, and once without each fold of the groups."""
-    numbers = {group: index % folds for index, group in enumerate(dict.fromkeys(groups))}
+    """Fit to all runs, and once without each of `FOLDS` parts of the groups."""
+    numbers = {group: index % FOLDS for index, group in enumerate(dict.fromkeys(groups))}
     fold = np.array([numbers[group] for group in groups])
-    whole = fit_survival(features, z)
+    whole = fit_survival(features, z, start=start)
     by_fold = {}
     for index in np.unique(fold).tolist():
         others = fold != index
