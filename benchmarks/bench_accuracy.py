@@ -55,8 +55,8 @@ Method = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], Predicted | None]
 class Process:
     """A Gaussian process, fitted to all that is known.
 
-    For a new task, hyper-parameters are those of the others alone, which are fitted once; all else is fitted to
-    its runs too.
+    For a new task, hyper-parameters are those of the others alone, which are fitted once; all else is fitted
+    to its runs too.
     """
 
     def __init__(self, inputs: Inputs, *, joined: bool = True) -> None:
