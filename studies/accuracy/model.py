@@ -6,11 +6,12 @@ next to the numerics themselves and the fidelity of a run. All tasks share most 
 its own way, by as much as the known ones do. So a task of which only the statistics are known can be
 predicted, and every run on it helps.
 
-The process learns from guesses that did not know the configuration (`crossed`): otherwise it would believe
-that the guess is as good for a new one as for those it was fitted to. Training breaks rather than degrades,
-so errors have longer tails than a normal distribution: deviations are widened until nine of ten runs of a
-task, each left out with all others of its configuration, are inside the interval that should hold them. A
-task of few runs may be as hard to predict as the hardest one that is known.
+The process learns from guesses that did not know the configuration (`fit_crossed`), and corrects such guesses:
+otherwise it would believe that the guess is as good for a new one as for those it was fitted to.
+
+Where a configuration was run, by other tasks at least, a second process that reads the raw configuration
+alone has its say; `studies.accuracy.stacking` pools both and widens their intervals until left-out runs are
+inside: training breaks rather than degrades, so errors have longer tails than a normal distribution.
 """
 
 from __future__ import annotations
@@ -169,7 +170,7 @@ class AccuracyModel:
         of_task, of_both = self._left_out(tasks, shift=shift), self._left_out(tasks, folds, shift=shift)
         # Where no task has run the configuration, a raw process has nothing to say that features do not.
         alone = np.eye(len(self._experts))[0]
-        self._weights = {True: stacking_weights([of_task]), False: alone}
+        self._weights = {True: stacking_weights([of_choice, of_task, of_both]), False: alone}
         own, seen, new = (
             np.divide(*opinions.pooled(self._weights[is_known]))
             for opinions, is_known in ((of_choice, False), (of_task, True), (of_both, False))
