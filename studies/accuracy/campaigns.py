@@ -1,6 +1,6 @@
 """Runs of a co-design campaign as the accuracy model takes them, with the statistics of its task.
 
-    config = load(Path("studies/configs/digits.toml"), CodesignConfig)
+    config = load(Path("studies/configs/digits.toml"), CampaignConfig)
     mine = statistics_of(config.training, "my digits")
     runs = runs_of(pandas.read_parquet(folder / "evaluations.parquet"), config.training, "my digits")
     model = AccuracyModel({**known(), "my digits": mine}).fit(pandas.concat([read_runs(), runs]))

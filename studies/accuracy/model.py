@@ -6,8 +6,8 @@ next to the numerics themselves and the fidelity of a run. All tasks share most 
 its own way, by as much as the known ones do. So a task of which only the statistics are known can be
 predicted, and every run on it helps.
 
-The process learns from guesses that did not know the configuration (`fit_crossed`), and corrects such guesses:
-otherwise it would believe that the guess is as good for a new one as for those it was fitted to.
+The process learns from guesses that did not know the configuration (`fit_crossed`), and corrects such ones:
+otherwise it would believe that a guess is as good for a new one as for those it was fitted to.
 
 Where a configuration was run, by other tasks at least, a second process that reads the raw configuration
 alone has its say; `studies.accuracy.stacking` pools both and widens their intervals until left-out runs are
