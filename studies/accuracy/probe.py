@@ -30,6 +30,7 @@ from studies.accuracy.statistics import (
 )
 from studies.accuracy.subjects import SUBJECTS, Subject
 from studies.accuracy.training import guess_accuracy, measure_run
+from studies.alone import alone
 from studies.precision.batches import Batches
 
 if TYPE_CHECKING:
@@ -163,30 +164,25 @@ def measure_statistics(subject: Subject, task: Task, data: Data, *, seed: int = 
     probe, weights, updates, momenta = _Probe(), _Tally(), _Pairs(), _Pairs()
     layer = LayerPolicy.uniform(_FLOAT32, _FLOAT32)
     looked = set(np.linspace(1, settings.steps - 1, LOOKS).round().astype(int).tolist())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = task.network()
-            optimizer = settings.optimizer.build(network.parameters())
-            emulate(network, layer, seed=seed, inplace=True, statistics=probe)
-            batches = Batches(len(data.train_inputs), settings.batch, seed)
-            for step in range(settings.steps):
-                chosen = batches.next()
-                optimizer.zero_grad()
-                probe.active = step in looked
-                loss = task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen])
-                loss.backward()  # type: ignore[no-untyped-call]
-                before = _state(network, optimizer) if probe.active else None
-                optimizer.step()
-                if before is not None:
-                    after = _state(network, optimizer)
-                    weights.add(after[0])
-                    updates.add(before[0], after[0] - before[0])
-                    momenta.add(before[1], after[1] - before[1])
-    finally:
-        torch.set_num_threads(threads)
+    with alone(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = task.network()
+        optimizer = settings.optimizer.build(network.parameters())
+        emulate(network, layer, seed=seed, inplace=True, statistics=probe)
+        batches = Batches(len(data.train_inputs), settings.batch, seed)
+        for step in range(settings.steps):
+            chosen = batches.next()
+            optimizer.zero_grad()
+            probe.active = step in looked
+            loss = task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen])
+            loss.backward()  # type: ignore[no-untyped-call]
+            before = _state(network, optimizer) if probe.active else None
+            optimizer.step()
+            if before is not None:
+                after = _state(network, optimizer)
+                weights.add(after[0])
+                updates.add(before[0], after[0] - before[0])
+                momenta.add(before[1], after[1] - before[1])
     twins = [measure_run(subject, task, data, None, seed=seed + other) for other in range(TWINS)]
     curve = [
         (measured[0].fidelity, float(np.mean([one.test_accuracy for one in measured])))
