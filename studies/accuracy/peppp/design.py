@@ -107,8 +107,10 @@ def _barrier(
             # Scaled by the barrier's own diagonal: its entries differ by many orders of magnitude.
             scale = 1 / np.sqrt(1 / v**2 + 1 / (1 - v) ** 2)
             curvature = sharpness * gram**2 + np.outer(prices, prices) / room**2
-            scaled = np.eye(n) + scale[:, None] * curvature * scale
-            step = scale * np.linalg.solve(scaled, scale * slope)
+            # By eigenvalues, for beside equal embeddings the identity is lost in the sum of the two.
+            values, vectors = np.linalg.eigh(scale[:, None] * curvature * scale)
+            along = vectors.T @ (scale * slope)
+            step = scale * (vectors @ (along / (1.0 + np.maximum(values, 0.0))))
             decrement = float(slope @ step)
             length = min(1.0, _longest(v, step, room, float(prices @ step)))
             if decrement > 0.05:  # far from the centre; near it whole steps converge quadratically

@@ -196,3 +196,12 @@ def test_bad_input_is_refused_in_one_line(costs, budget, ridge, message):
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match=r"got the shape \(0, 2\)"):
         relaxed(np.ones((0, 2)), [], 1.0, ridge=1.0)
+
+
+@pytest.mark.parametrize("ridge", [1e-12, 1e-6, 1e-2])
+def test_equal_embeddings_are_no_obstacle(ridge):
+    rng = np.random.default_rng(0)
+    embeddings = 100.0 * rng.normal(size=(3, 1))[rng.integers(0, 3, 36)]
+    found = relaxed(embeddings, np.ones(36), 4.0, ridge=ridge)
+    assert found.gap <= 1e-6
+    assert found.weights.sum() == pytest.approx(4.0, rel=1e-5)
