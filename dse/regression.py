@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 if TYPE_CHECKING:
-    from dse._bayes.pooled import Pooled
+    from dse._bayes.gp import GaussianProcess
 
 MOST_ROWS = 300  #: to which hyper-parameters are fitted; the process itself has all observations
 
@@ -69,7 +69,7 @@ class TaskRegression:
             raise ValueError("a regression must have at least one term, got none")
         self.terms, self._seed = tuple(terms), seed
         self.columns = tuple(dict.fromkeys(name for term in self.terms for name in term.columns))
-        self._process: Pooled | None = None
+        self._process: GaussianProcess | None = None
 
     def fit(
         self,
@@ -114,8 +114,8 @@ class TaskRegression:
             fitted._numbers = dict(old._numbers)
             fitted._centre, fitted._spread = old._centre, old._spread
             fitted._mean, fitted._scale = old._mean, old._scale
-            fitted._process = old._process.conditioned(
-                fitted._scaled(rows), fitted._codes(tasks), (y - old._mean) / old._scale
+            fitted._process = _conditioned(
+                old._process, fitted._inputs(rows, tasks), (y - old._mean) / old._scale
             )
             return fitted
         fitted._centre = rows.mean(axis=0)
@@ -130,12 +130,12 @@ class TaskRegression:
             )
             for term in self.terms
         ]
-        scaled, codes, target = fitted._scaled(rows), fitted._codes(tasks), (y - fitted._mean) / fitted._scale
+        inputs, target = fitted._inputs(rows, tasks), (y - fitted._mean) / fitted._scale
         some = np.arange(len(y))
         if len(y) > MOST_ROWS:
             some = np.sort(np.random.default_rng([self._seed, 3]).choice(len(y), MOST_ROWS, replace=False))
-        process = fit_pooled(parts, scaled[some], codes[some], target[some])
-        fitted._process = process if len(some) == len(y) else process.conditioned(scaled, codes, target)
+        process = fit_pooled(parts, inputs[some], target[some])
+        fitted._process = process if len(some) == len(y) else _conditioned(process, inputs, target)
         return fitted
 
     def predict(
@@ -149,7 +149,7 @@ class TaskRegression:
             It is not fitted, or a number is not finite.
         """
         process = self._fitted()
-        mean, variance = process.predict(self._scaled(self._rows(columns)), self._codes(tasks))
+        mean, variance = process.predict(self._inputs(self._rows(columns), tasks))
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
     def left_out(self, groups: Sequence[Hashable]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
@@ -165,11 +165,13 @@ class TaskRegression:
         residuals, deviations
             Measured minus predicted, and the standard deviation that the process gives a measurement.
         """
+        from dse._bayes.pooled import left_out
+
         process = self._fitted()
         if len(groups) != len(process.rows):
             raise ValueError(f"groups must have {len(process.rows)} entries, got {len(groups)}")
         numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-        residual, variance = process.leave_out(np.array([numbers[group] for group in groups]))
+        residual, variance = left_out(process, np.array([numbers[group] for group in groups]))
         return residual * self._scale, np.sqrt(variance) * self._scale
 
     @property
@@ -183,7 +185,7 @@ class TaskRegression:
     _mean: float
     _scale: float
 
-    def _fitted(self) -> Pooled:
+    def _fitted(self) -> GaussianProcess:
         if self._process is None:
             raise ValueError("the regression must be fitted before it predicts")
         return self._process
@@ -207,6 +209,15 @@ class TaskRegression:
             raise ValueError(f"column {column} must be finite")
         return rows
 
-    def _scaled(self, rows: Float[np.ndarray, "n c"]) -> Float[np.ndarray, "n c"]:
-        scaled: Float[np.ndarray, "n c"] = (rows - self._centre) / self._spread
-        return scaled
+    def _inputs(self, rows: Float[np.ndarray, "n c"], tasks: Sequence[str]) -> Float[np.ndarray, "n d"]:
+        """Standardised columns, and then the number of the task."""
+        return np.column_stack([(rows - self._centre) / self._spread, self._codes(tasks)])
+
+
+def _conditioned(
+    process: GaussianProcess, inputs: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"]
+) -> GaussianProcess:
+    """The process with the same hyper-parameters and other observations."""
+    from dse._bayes.gp import GaussianProcess
+
+    return GaussianProcess(process.inputs, inputs, y, process.theta)

@@ -1,4 +1,4 @@
-"""One Gaussian process over several tasks: what they share, and what is a task's own.
+"""Covariance over several tasks: what they share, and what is a task's own.
 
 The covariance of row x of task t with row x' of task t' is a sum of parts,
 
@@ -13,24 +13,29 @@ References
 .. [Kennedy00] M. C. Kennedy, A. O'Hagan, "Predicting the Output from a Complex Computer Code When Fast
    Approximations Are Available", Biometrika 87(1), 2000.
 .. [Rasmussen06] C. E. Rasmussen, C. K. I. Williams, "Gaussian Processes for Machine Learning", 2006,
-   equations 2.25, 2.26 and 5.9.
+   equation 5.12.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
+from scipy.linalg import cho_solve
 
-from dse._bayes.gp import minimize
-from dse._bayes.kernels import Kernel, shape_and_slope
+from dse._bayes.columns import Rows
+from dse._bayes.correlations import Pull, radial, with_gradient
+from dse._bayes.gp import GaussianProcess, fit
+from dse._bayes.kernels import Pairs, Prior
 
-_JITTER = 1e-8
 _STEPS = 80  # of L-BFGS
-_SHAPE = Kernel("matern52")
+_NOISE = Prior.of(1, -4.0, 1.0, -4.0, -9.0, 1.0)  # of its logarithm
+_WIDE = 5.0  # deviations of the prior to which hyper-parameters are bounded
+_NO_ORDERS = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,184 +57,112 @@ class Part:
     variance: float
     lengthscale: float = 3.0
 
+    @property
+    def prior(self) -> Prior:
+        """Of the logarithms of its lengthscales, and of its variance."""
+        width = len(self.columns)
+        length = float(np.log(self.lengthscale)) + 0.5 * float(np.log(max(width, 1)))
+        return _around(width, length) + _around(1, float(np.log(self.variance)))
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where the logarithms of the hyper-parameters are: of each part its lengthscales and variance; noise."""
 
-    parts: tuple[Part, ...]
+def _around(count: int, mean: float) -> Prior:
+    return Prior.of(count, mean, 1.0, mean, mean - _WIDE, mean + _WIDE)
+
+
+class PooledInputs:
+    """Covariance of rows whose last column is the number of their task, as `dse._bayes.gp` takes it.
+
+    Hyper-parameters: of each part the logarithms of its lengthscales, and then of its variance.
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = tuple(parts)
+        ends = np.cumsum([len(part.columns) + 1 for part in self.parts]).tolist()
+        self._places = [
+            (slice(end - 1 - len(part.columns), end - 1), end - 1)
+            for part, end in zip(self.parts, ends, strict=True)
+        ]
 
     @property
-    def places(self) -> list[tuple[slice, int]]:
-        found, start = [], 0
-        for part in self.parts:
-            end = start + len(part.columns)
-            found.append((slice(start, end), end))
-            start = end + 1
-        return found
+    def prior(self) -> Prior:
+        """Of its own hyper-parameters."""
+        return reduce(add, (part.prior for part in self.parts))
 
-    @property
-    def prior(self) -> tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"]]:
-        """Mean and deviation of independent normal priors."""
-        mean: list[float] = []
-        deviation: list[float] = []
-        for part in self.parts:
-            width = len(part.columns)
-            mean += [float(np.log(part.lengthscale)) + 0.5 * float(np.log(max(width, 1)))] * width
-            deviation += [1.0] * width
-            mean.append(float(np.log(part.variance)))
-            deviation.append(1.0)
-        return np.array([*mean, -4.0]), np.array([*deviation, 1.0])
+    def cross(self, a: Rows, b: Rows, theta: Float[np.ndarray, " h"]) -> Float[np.ndarray, "n k"]:
+        """Covariance of the function between rows `a` and rows `b`, without noise."""
+        total = np.zeros((len(a), len(b)))
+        same = a[:, -1:] == b[:, -1]
+        for part, (scales, place) in zip(self.parts, self._places, strict=True):
+            factor = np.exp(-theta[scales])
+            left, right = a[:, part.columns] * factor, b[:, part.columns] * factor
+            q = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2.0 * left @ right.T
+            value = np.exp(theta[place]) * radial("matern52", np.maximum(q, 0.0))
+            total += value * same if part.own else value
+        return total
+
+    def diagonal(self, rows: Rows, theta: Float[np.ndarray, " h"]) -> Float[np.ndarray, " n"]:
+        """Prior variance of the function at each row."""
+        return np.full(len(rows), sum(float(np.exp(theta[place])) for _, place in self._places))
+
+    def pairs(self, rows: Rows, left: Int[np.ndarray, " p"], right: Int[np.ndarray, " p"]) -> Pairs:
+        """Covariance between rows `left` and rows `right`, one by one."""
+        used = {column for part in self.parts for column in part.columns}
+        squares = {j: (rows[left, j] - rows[right, j]) ** 2 for j in sorted(used)}
+        same = (rows[left, -1] == rows[right, -1]).astype(np.float64)
+        distances = [
+            np.array([squares[j] for j in part.columns]).reshape(len(part.columns), len(left))
+            for part in self.parts
+        ]
+
+        def covariances(theta: Float[np.ndarray, " h"]) -> tuple[Float[np.ndarray, " p"], Pull]:
+            total = np.zeros(len(left))
+            pulls: list[tuple[Float[np.ndarray, " p"], Float[np.ndarray, " p"], Pull]] = []
+            for part, of_part, (scales, place) in zip(self.parts, distances, self._places, strict=True):
+                plain, pull = with_gradient("matern52", of_part, np.exp(-2.0 * theta[scales]), _NO_ORDERS)
+                factor = np.exp(theta[place]) * (same if part.own else np.ones(len(left)))
+                total += factor * plain
+                pulls.append((factor, plain, pull))
+
+            def pull_all(by_pair: Float[np.ndarray, " p"]) -> Float[np.ndarray, " h"]:
+                found = [
+                    np.append(pull(by_pair * factor), (by_pair * factor) @ plain)
+                    for factor, plain, pull in pulls
+                ]
+                return np.concatenate(found)
+
+            return total, pull_all
+
+        return covariances
 
 
-class Pooled:
-    """The process, conditioned on observations.
+def fit_pooled(
+    parts: Sequence[Part], rows: Rows, y: Float[np.ndarray, " n"], *, steps: int = _STEPS
+) -> GaussianProcess:
+    """Fit to observations of a function with zero mean and a variance of about one.
 
     Parameters
     ----------
     parts
         Of the covariance.
-    rows, tasks, y : (n, c), (n,), (n,)
-        Observations of a function with zero mean and a variance of about one.
-    theta : (p,)
-        Logarithms of the hyper-parameters, of `fit_pooled`.
+    rows, y : (n, c), (n,)
+        Observations; the last column is the number of the task.
     """
-
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        rows: Float[np.ndarray, "n c"],
-        tasks: Int[np.ndarray, " n"],
-        y: Float[np.ndarray, " n"],
-        theta: Float[np.ndarray, " p"],
-    ) -> None:
-        self.parts, self.rows, self.tasks, self.theta = tuple(parts), rows, tasks, theta
-        self.noise = float(np.exp(theta[-1]))
-        covariance = self._cross(rows, tasks, rows, tasks)
-        covariance[np.diag_indices(len(y))] += self.noise + _JITTER
-        self._factor = cholesky(covariance, lower=True)
-        self._weights = cho_solve((self._factor, True), y)
-
-    def predict(
-        self, rows: Float[np.ndarray, "k c"], tasks: Int[np.ndarray, " k"]
-    ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-        """Mean and variance of the function at each row of its task, (k,) each, without noise."""
-        cross = self._cross(self.rows, self.tasks, rows, tasks)
-        half = solve_triangular(self._factor, cross, lower=True)
-        prior = sum(np.exp(self.theta[place]) for _, place in _Layout(self.parts).places)
-        return cross.T @ self._weights, np.maximum(prior - (half**2).sum(axis=0), 1e-12)
-
-    def leave_out(
-        self, groups: Int[np.ndarray, " n"]
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Residual and variance of each observation, given those of other groups, noise included, (n,) each.
-
-        Closed form, equation 5.12 of [Rasmussen06]_ for blocks: with A the inverse covariance, those of a
-        group g are ``A_gg^-1 (A y)_g`` and the diagonal of ``A_gg^-1``.
-        """
-        inverse = cho_solve((self._factor, True), np.eye(len(groups)))
-        residual, variance = np.empty(len(groups)), np.empty(len(groups))
-        for group in np.unique(groups):
-            mine = np.flatnonzero(groups == group)
-            block = np.linalg.inv(inverse[np.ix_(mine, mine)])
-            residual[mine] = block @ self._weights[mine]
-            variance[mine] = np.diag(block)
-        return residual, variance
-
-    def conditioned(
-        self, rows: Float[np.ndarray, "n c"], tasks: Int[np.ndarray, " n"], y: Float[np.ndarray, " n"]
-    ) -> Pooled:
-        """The process with the same hyper-parameters and other observations."""
-        return Pooled(self.parts, rows, tasks, y, self.theta)
-
-    def _cross(
-        self,
-        a: Float[np.ndarray, "n c"],
-        of_a: Int[np.ndarray, " n"],
-        b: Float[np.ndarray, "k c"],
-        of_b: Int[np.ndarray, " k"],
-    ) -> Float[np.ndarray, "n k"]:
-        total = np.zeros((len(a), len(b)))
-        same = (of_a[:, None] == of_b).astype(np.float64)
-        for part, (scales, place) in zip(self.parts, _Layout(self.parts).places, strict=True):
-            factor = np.exp(-self.theta[scales])
-            left, right = a[:, part.columns] * factor, b[:, part.columns] * factor
-            q = (left**2).sum(axis=1)[:, None] + (right**2).sum(axis=1) - 2.0 * left @ right.T
-            value, _ = shape_and_slope(_SHAPE, np.maximum(q, 0.0))
-            total += np.exp(self.theta[place]) * value * (same if part.own else 1.0)
-        return total
+    return fit(PooledInputs(parts), rows, y, steps=steps, noise=_NOISE)
 
 
-def fit_pooled(
-    parts: Sequence[Part],
-    rows: Float[np.ndarray, "n c"],
-    tasks: Int[np.ndarray, " n"],
-    y: Float[np.ndarray, " n"],
-    *,
-    steps: int = _STEPS,
-) -> Pooled:
-    """Maximise the posterior density of the hyper-parameters, by L-BFGS-B with exact gradients."""
-    layout = _Layout(tuple(parts))
-    mean, deviation = layout.prior
-    objective = _NegativeLogPosterior(layout, rows, tasks, y)
-    found = minimize(
-        objective,
-        mean,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=np.column_stack([mean - 5.0 * deviation, mean + 5.0 * deviation]),
-        options={"maxiter": steps, "ftol": 1e-6, "gtol": 1e-3},
-    )
-    return Pooled(parts, rows, tasks, y, found.x)
+def left_out(
+    process: GaussianProcess, groups: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Residual and variance of each observation, given those of other groups, noise included, (n,) each.
 
-
-class _NegativeLogPosterior:
-    """Minus the log posterior density of hyper-parameters, with its gradient."""
-
-    def __init__(
-        self,
-        layout: _Layout,
-        rows: Float[np.ndarray, "n c"],
-        tasks: Int[np.ndarray, " n"],
-        y: Float[np.ndarray, " n"],
-    ) -> None:
-        self.layout, self.y = layout, y
-        self.mean, self.deviation = layout.prior
-        self.same = (tasks[:, None] == tasks).astype(np.float64)
-        used = sorted({column for part in layout.parts for column in part.columns})
-        place = {column: index for index, column in enumerate(used)}
-        self.places = [[place[column] for column in part.columns] for part in layout.parts]
-        self.squares = np.stack([(rows[:, [j]] - rows[:, j]) ** 2 for j in used]).reshape(len(used), -1)
-
-    def __call__(self, theta: Float[np.ndarray, " p"]) -> tuple[float, Float[np.ndarray, " p"]]:
-        n = len(self.y)
-        covariance = np.exp(theta[-1]) * np.eye(n) + _JITTER * np.eye(n)
-        kept = []
-        for part, columns, (scales, place) in zip(
-            self.layout.parts, self.places, self.layout.places, strict=True
-        ):
-            weight = np.exp(-2.0 * theta[scales])
-            q = (weight @ self.squares[columns]).reshape(n, n) if columns else np.zeros((n, n))
-            value, slope = shape_and_slope(_SHAPE, q)
-            factor = np.exp(theta[place]) * (self.same if part.own else 1.0)
-            value, slope = value * factor, slope * factor
-            covariance += value
-            kept.append((weight, value, slope))
-        z = (theta - self.mean) / self.deviation
-        factor, failed = lapack.dpotrf(covariance, lower=1)
-        if failed:  # out of the region where double precision factorises: the line search steps back
-            return 1e10, np.zeros_like(theta)
-        weights = cho_solve((factor, True), self.y)
-        inverse, _ = lapack.dpotri(factor, lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        likelihood = -0.5 * self.y @ weights - np.log(np.diag(factor)).sum()
-        inner = np.outer(weights, weights) - inverse
-        gradient = np.empty_like(theta)
-        for columns, (scales, place), (weight, value, slope) in zip(
-            self.places, self.layout.places, kept, strict=True
-        ):
-            if columns:
-                gradient[scales] = -weight * (self.squares[columns] @ (inner * slope).ravel())
-            gradient[place] = 0.5 * (inner * value).sum()
-        gradient[-1] = 0.5 * np.exp(theta[-1]) * np.trace(inner)
-        return float(0.5 * (z**2).sum() - likelihood), -gradient + z / self.deviation
+    Closed form, equation 5.12 of [Rasmussen06]_ for blocks: with A the inverse covariance, those of a
+    group g are ``A_gg^-1 (A y)_g`` and the diagonal of ``A_gg^-1``.
+    """
+    inverse = cho_solve((process.factor, True), np.eye(len(groups)))
+    residual, variance = np.empty(len(groups)), np.empty(len(groups))
+    for group in np.unique(groups):
+        mine = np.flatnonzero(groups == group)
+        block = np.linalg.inv(inverse[np.ix_(mine, mine)])
+        residual[mine] = block @ process.alpha[mine]
+        variance[mine] = np.diag(block)
+    return residual, variance

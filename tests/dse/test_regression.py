@@ -1,60 +1,14 @@
 import numpy as np
 import pytest
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
-from dse._bayes.pooled import Part, Pooled, _Layout, _NegativeLogPosterior
 from dse.regression import MOST_ROWS, TaskRegression, Term
 
 RNG = np.random.default_rng(0)
-PARTS = (
-    Part(columns=(0, 1), own=False, variance=1.0),
-    Part(columns=(2,), own=True, variance=0.3),
-    Part(columns=(), own=True, variance=0.2),
-)
 
 
 def data(n=40, tasks=3):
     rows, task = RNG.normal(size=(n, 3)), RNG.integers(0, tasks, n)
     return rows, task, np.sin(rows[:, 0]) + 0.3 * task + 0.05 * RNG.normal(size=n)
-
-
-def test_gradients_are_those_of_differences():
-    rows, task, y = data()
-    layout = _Layout(PARTS)
-    objective = _NegativeLogPosterior(layout, rows, task, y)
-    theta = layout.prior[0] + 0.3 * RNG.normal(size=len(layout.prior[0]))
-    _, gradient = objective(theta)
-    for index in range(len(theta)):
-        step = np.zeros_like(theta)
-        step[index] = 1e-5
-        slope = (objective(theta + step)[0] - objective(theta - step)[0]) / 2e-5
-        assert gradient[index] == pytest.approx(slope, rel=1e-4, abs=1e-5)
-
-
-def test_one_task_is_the_process_of_scikit_learn():
-    rows, _, y = data(30, 1)
-    task = np.zeros(30, dtype=np.int64)
-    parts = (Part(columns=(0, 1, 2), own=False, variance=1.0),)
-    theta = np.log([0.8, 1.5, 2.0, 1.7, 0.02])  # lengthscales, variance, noise
-    found = Pooled(parts, rows, task, y, theta)
-    kernel = 1.7 * Matern([0.8, 1.5, 2.0], nu=2.5) + WhiteKernel(0.02)
-    other = GaussianProcessRegressor(kernel, optimizer=None).fit(rows, y)
-    new = RNG.normal(size=(9, 3))
-    mean, deviation = other.predict(new, return_std=True)
-    ours, variance = found.predict(new, task[:9])
-    assert ours == pytest.approx(mean, abs=1e-5)
-    assert np.sqrt(variance + 0.02) == pytest.approx(deviation, abs=1e-5)
-
-
-def test_a_part_of_its_own_knows_nothing_of_other_tasks():
-    rows, _, y = data(30, 1)
-    parts = (Part(columns=(0, 1, 2), own=True, variance=1.0),)
-    theta = np.log([1.0, 1.0, 1.0, 1.3, 0.01])
-    found = Pooled(parts, rows, np.zeros(30, dtype=np.int64), y, theta)
-    mean, variance = found.predict(rows, np.ones(30, dtype=np.int64))
-    assert mean == pytest.approx(np.zeros(30))
-    assert variance == pytest.approx(np.full(30, 1.3))
 
 
 def columns(rows):
