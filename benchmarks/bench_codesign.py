@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import exp, isfinite, log
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -28,11 +29,15 @@ import torch
 from dse import Campaign, Fidelity, Space, hypervolume
 from studies.codesign.campaign import objectives_of, space_of
 from studies.codesign.config import CampaignConfig
-from studies.codesign.features import features_for, fitted_model, statistics_of
+from studies.codesign.features import features_for, fitted_model, predicted_source, statistics_of
 from studies.codesign.pricing import Pricing, numerics_names
 from studies.config import load
 from studies.tasks import build_task
 from studies.training import guessing_loss
+
+if TYPE_CHECKING:
+    from studies.accuracy.model import AccuracyModel
+    from studies.accuracy.statistics import TaskStatistics
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Variant:
     features: bool = False
     fidelity: bool = False
     transfer: bool = False
+    predicted: bool = False
 
 
 #: What is compared.
@@ -57,6 +63,10 @@ METHODS: dict[str, Variant] = {
     "+transfer": Variant(transfer=True),
     "full": Variant(features=True, fidelity=True, transfer=True),
     "full, no fidelity": Variant(features=True, transfer=True),
+    "+predicted": Variant(predicted=True),
+    "+predicted+features": Variant(predicted=True, features=True),
+    "predicted+transfer": Variant(predicted=True, transfer=True),
+    "all but fidelity": Variant(predicted=True, features=True, transfer=True),
 }
 BRIEF = 4  # part of the steps of a brief training
 SHARES = (0.8, 0.9, 0.95, 0.98, 1.0)  # of the plain method's final hypervolume
@@ -93,9 +103,12 @@ class Table:
         steps = next(iter(self.looks.values()))
         self.fidelity = Fidelity("steps", [self.full // BRIEF, self.full])
         assert self.full // BRIEF in steps
-        statistics = statistics_of(self.config, task, data)
-        model = fitted_model(statistics, left_out=left_out)
-        features = features_for(self.config, lambda: (statistics, model))
+
+        def prepare() -> tuple[TaskStatistics, AccuracyModel]:
+            statistics = statistics_of(self.config, task, data)
+            return statistics, fitted_model(statistics, left_out=left_out)
+
+        self.features = features = features_for(self.config, prepare)
         guess = guessing_loss(task, data)
         self.objectives = {
             False: objectives_of(self.config, self.pricing, guess),
@@ -208,36 +221,58 @@ def main() -> None:
         default=[],
         help="tasks of the accuracy model's run table that it is not to know",
     )
+    parser.add_argument("--out", type=Path, help="CSV of all traces; those in it are not searched again")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    traces: dict[str, dict[int, pd.DataFrame]] = {name: {} for name in options.methods}
+    if options.out is not None and options.out.exists():
+        for (name, seed), rows in pd.read_csv(options.out).groupby(["method", "seed"]):
+            if name in traces and seed < options.seeds:
+                traces[name][seed] = rows
+    run(options, traces)
+    report({name: list(found.values()) for name, found in traces.items() if found})
+
+
+def run(options: argparse.Namespace, traces: Mapping[str, dict[int, pd.DataFrame]]) -> None:
+    """Search with every method and seed whose trace is missing."""
+    wanted = [
+        (seed, name) for seed in range(options.seeds) for name in options.methods if seed not in traces[name]
+    ]
+    if not wanted:
+        return
     table = Table(options.config, options.table, left_out=options.left_out)
     source = Table(*options.source) if options.source else None
     print(
         f"{len(table.looks)} numerics, {table.space.size} designs, corner {table.corner.round(3)}", flush=True
     )
-    traces: dict[str, list[pd.DataFrame]] = defaultdict(list)
-    for seed in range(options.seeds):
-        for name in options.methods:
-            variant = METHODS[name]
-            if variant.transfer and source is None:
-                continue
-            earlier = []
-            if variant.transfer:
-                assert source is not None
-                trials = search(source, METHODS["start 5"], seed, options.budget, [])[1]
-                earlier = [trials.loc[trials["state"] == "done", [*table.names, "training_loss"]]]
-            trace, _ = search(table, variant, seed, options.budget, earlier)
-            traces[name].append(trace)
-            last = trace.iloc[-1]
-            print(
-                f"{name:<18} seed {seed}: hypervolume {last['hypervolume']:.4f}, "
-                f"{last['seconds']:.1f} s, {last['trainings']:.0f} trainings",
-                flush=True,
-            )
-    report(traces)
+    earlier: dict[int, list[pd.DataFrame]] = {}
+    for seed, name in wanted:
+        variant = METHODS[name]
+        if variant.transfer and source is None:
+            continue
+        if variant.transfer and seed not in earlier:
+            assert source is not None
+            trials = search(source, METHODS["start 5"], seed, options.budget, [])[1]
+            done = trials.loc[trials["state"] == "done", [*table.names, "training_loss"]]
+            earlier[seed] = [done.drop_duplicates(list(table.names))]
+        begin = time.process_time()
+        sources = list(earlier[seed]) if variant.transfer else []
+        if variant.predicted:
+            sources.append(predicted_source(table.config, table.features, ["training_loss"], seed))
+        trace, _ = search(table, variant, seed, options.budget, sources)
+        traces[name][seed] = trace
+        last = trace.iloc[-1]
+        print(
+            f"{name:<18} seed {seed}: hypervolume {last['hypervolume']:.4f}, {last['seconds']:.1f} s, "
+            f"{last['trainings']:.0f} trainings; searched in {time.process_time() - begin:.1f} s",
+            flush=True,
+        )
+        if options.out is not None:
+            rows = trace.round({"seconds": 3, "hypervolume": 6}).assign(method=name, seed=seed)
+            rows.to_csv(options.out, mode="a", header=not options.out.exists(), index=False)
 
 
 def report(traces: Mapping[str, list[pd.DataFrame]]) -> None:

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from dse import Categorical, Space
 from numerics import FloatFormat
 from studies.accuracy.policies import NumericsChoice
+from studies.accuracy.scale import kept_of, modelled
 from studies.accuracy.statistics import TaskStatistics
 from studies.codesign.config import CampaignConfig
 from studies.codesign.pricing import numerics_names
@@ -23,6 +28,8 @@ from studies.files import write_text
 from studies.tasks import Data, Task
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from studies.accuracy.model import AccuracyModel
 
 STATISTICS = "statistics.json"  #: of the campaign's task, in the folder of the campaign
@@ -31,6 +38,8 @@ PREDICTED = "predicted_kept"  #: feature of the accuracy model, on its own scale
 
 #: Features of numerics that the search reads. Few: with a handful of trainings it cannot tell many apart.
 READ = ("forward_total", "backward_total", "gradient_total", "update_lost", "update_noise")
+
+_PREDICTED_MOST = 256  # numerics of which a large space is predicted
 
 Features = Callable[[dict[str, Any]], Mapping[str, float]]
 
@@ -136,7 +145,6 @@ def features_for(
         features are asked for.
     """
     from studies.accuracy.features import features_of
-    from studies.accuracy.scale import modelled
 
     prepared: list[tuple[TaskStatistics, AccuracyModel]] = []
     found: dict[NumericsChoice, dict[str, float]] = {}
@@ -153,3 +161,29 @@ def features_for(
         return found[choice]
 
     return features
+
+
+def predicted_source(
+    config: CampaignConfig, features: Features, objectives: Collection[str], seed: int
+) -> pd.DataFrame:
+    """What the accuracy model expects of numerics, as an earlier campaign would have measured it.
+
+    The search begins with the best of these, and learns how far the task departs from them. The numbers are
+    on a scale of their own: the share lost, or for losses its odds.
+
+    Parameters
+    ----------
+    objectives
+        The learnt ones.
+    """
+    import pandas as pd
+
+    names = numerics_names(config.space)
+    space = Space([Categorical(name, getattr(config.space, name)) for name in names])
+    designs = islice(space.sequence(np.random.default_rng(seed)), _PREDICTED_MOST)
+    rows = [space.parameters_of(design) for design in designs]
+    scores = np.array([features(row)[PREDICTED] for row in rows])
+    frame = pd.DataFrame(rows, columns=list(names))
+    for name in objectives:
+        frame[name] = 1.0 - kept_of(scores) if name == "test_error" else np.exp(-scores)
+    return frame
