@@ -42,12 +42,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to search: the method of `dse.Campaign`, its initial designs, and what it learns from."""
+    """A way to search.
+
+    Attributes
+    ----------
+    method, initial
+        Of `dse.Campaign`.
+    features
+        The learnt objective reads features.
+    predicted
+        The search begins from what the accuracy model expects, and learns how far to trust it.
+    brief
+        Part of the steps, as a divisor, after which a candidate may be judged.
+    transfer
+        From a campaign on another task.
+    """
 
     method: str = "auto"
     initial: int | None = None
     features: bool = False
-    fidelity: bool = False
+    brief: int | None = None
     transfer: bool = False
     predicted: bool = False
 
@@ -59,16 +73,17 @@ METHODS: dict[str, Variant] = {
     "plain": Variant(initial=10),
     "start 5": Variant(),
     "+features": Variant(features=True),
-    "+fidelity": Variant(fidelity=True),
+    "+fidelity 1/4": Variant(brief=4),
+    "+fidelity 1/16": Variant(brief=16),
     "+transfer": Variant(transfer=True),
-    "full": Variant(features=True, fidelity=True, transfer=True),
-    "full, no fidelity": Variant(features=True, transfer=True),
+    "features+transfer": Variant(features=True, transfer=True),
     "+predicted": Variant(predicted=True),
     "+predicted+features": Variant(predicted=True, features=True),
     "predicted+transfer": Variant(predicted=True, transfer=True),
     "all but fidelity": Variant(predicted=True, features=True, transfer=True),
+    "full 1/4": Variant(predicted=True, features=True, transfer=True, brief=4),
+    "full 1/16": Variant(predicted=True, features=True, transfer=True, brief=16),
 }
-BRIEF = 4  # part of the steps of a brief training
 SHARES = (0.8, 0.9, 0.95, 0.98, 1.0)  # of the plain method's final hypervolume
 
 
@@ -100,9 +115,6 @@ class Table:
         whole = space_of(self.config, self.pricing)
         self.space = Space(whole.parameters, constraints=[self._why_not])
         self.full = self.config.training.steps
-        steps = next(iter(self.looks.values()))
-        self.fidelity = Fidelity("steps", [self.full // BRIEF, self.full])
-        assert self.full // BRIEF in steps
 
         def prepare() -> tuple[TaskStatistics, AccuracyModel]:
             statistics = statistics_of(self.config, task, data)
@@ -174,6 +186,7 @@ def search(
     trace: list[dict[str, float]] = []
     points: list[list[float]] = []
     seconds = 0.0
+    levels = [table.full // (variant.brief or 1), table.full]
 
     def evaluate(parameters: dict[str, Any]) -> dict[str, float]:
         nonlocal seconds
@@ -197,7 +210,7 @@ def search(
         seed=seed,
         method=variant.method,
         initial=variant.initial,
-        fidelity=table.fidelity if variant.fidelity else None,
+        fidelity=None if variant.brief is None else Fidelity("steps", levels, prices=levels),
         transfer=transfer,
     ) as campaign:
         campaign.run(evaluate, budget=budget)

@@ -8,6 +8,7 @@ The command for the tasks of the run table, with the same `FOLDER` as `studies.a
 from __future__ import annotations
 
 import argparse
+import math
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from studies.accuracy.statistics import (
 from studies.accuracy.subjects import SUBJECTS, Subject
 from studies.accuracy.training import guess_accuracy, measure_run
 from studies.precision.batches import Batches
+from studies.training import DivergedError
 
 if TYPE_CHECKING:
     from numerics.accumulate import AnyAccumulator
@@ -198,6 +200,11 @@ def tensor_statistics(
     optimizer
         Whose rate follows its schedule. The momenta are the first moments of Adam; an optimizer that keeps
         none has the changes of the weights in their place.
+
+    Raises
+    ------
+    DivergedError
+        The twin's training diverges.
     """
     probe, weights, updates, momenta = _Probe(), _Tally(), _Pairs(), _Pairs()
     layer = LayerPolicy.uniform(_FLOAT32, _FLOAT32)
@@ -218,6 +225,8 @@ def tensor_statistics(
                 rule.zero_grad()
                 probe.active = step in looked
                 loss = task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen])
+                if not math.isfinite(loss.item()):
+                    raise DivergedError(f"the training loss is {loss.item()} after {step} steps")
                 loss.backward()  # type: ignore[no-untyped-call]
                 before = _state(network, rule) if probe.active else None
                 rule.step()

@@ -11,15 +11,16 @@ import pandas as pd
 import tomli_w
 
 from dse import Campaign, Categorical, Event, Fidelity, Objective, Ordinal, Space, StoreMismatch, Trial
+from dse.transfer import Source
 from numerics.warm import compile_kernels
 from studies.codesign.config import CampaignConfig
 from studies.codesign.evaluate import FIDELITY, LEARNT, Evaluator, versions
 from studies.codesign.features import (
-    STATISTICS,
     Features,
     check_formats,
     features_for,
     fitted_model,
+    predicted_source,
     statistics_of,
 )
 from studies.codesign.pricing import Pricing, numerics_names
@@ -164,9 +165,7 @@ def fidelity_of(config: CampaignConfig) -> Fidelity | None:
     return None if levels is None else Fidelity(FIDELITY, levels, prices=levels)
 
 
-def _features(
-    config: CampaignConfig, task: Task, data: Data, folder: Path, watcher: Watcher
-) -> Features | None:
+def _features(config: CampaignConfig, task: Task, data: Data, watcher: Watcher) -> Features | None:
     """What the learnt objectives read of a candidate, if the file asks for it."""
     if not config.search.features:
         return None
@@ -174,11 +173,24 @@ def _features(
 
     def prepare() -> tuple[TaskStatistics, AccuracyModel]:
         watcher.stage("looking at the tensors of the full-precision twin")
-        statistics = statistics_of(config, task, data, folder / STATISTICS)
+        statistics = statistics_of(config, task, data)
         watcher.stage("fitting the accuracy model to runs of other tasks")
         return statistics, fitted_model(statistics)
 
     return features_for(config, prepare)
+
+
+def _expected(config: CampaignConfig, features: Features) -> Source:
+    """What the accuracy model expects, from which the search begins."""
+    learnt = [name for name in config.search.objectives if name in LEARNT]
+    return Source("the accuracy model", predicted_source(config, features, learnt, config.seed))
+
+
+def _wrong_rate(config: CampaignConfig, error: DivergedError) -> ConfigError:
+    """Of a twin that diverges."""
+    rate = config.training.rule.learning_rate
+    where = "learning_rate" if config.training.optimizer is None else "optimizer.learning_rate"
+    return ConfigError(f"training.{where}: must let the float32 twin converge, got {rate}: {error}")
 
 
 def run(
@@ -210,7 +222,13 @@ def run(
     watcher.stage("reading the network")
     task, data = _read_task(config)
     pricing = Pricing.of(config, task, data)
-    features = _features(config, task, data, folder, watcher)
+    features = _features(config, task, data, watcher)
+    sources: list[pd.DataFrame | Source] = [*transfer]
+    if features is not None and any(name in LEARNT for name in config.search.objectives):
+        try:
+            sources.append(_expected(config, features))
+        except DivergedError as error:
+            raise _wrong_rate(config, error) from None
     watcher.stage("scheduling the training step on every scratchpad")
     pricing.prepare()
     try:
@@ -231,7 +249,7 @@ def run(
             method=config.search.method,
             initial=config.search.initial,
             store=folder / "campaign.sqlite",
-            transfer=transfer,
+            transfer=sources,
             config=identity,
             versions=versions(),
         )
@@ -247,11 +265,7 @@ def run(
             try:
                 twin = evaluator.full_precision()
             except DivergedError as error:
-                rate = config.training.rule.learning_rate
-                where = "learning_rate" if config.training.optimizer is None else "optimizer.learning_rate"
-                raise ConfigError(
-                    f"training.{where}: must let the float32 twin converge, got {rate}: {error}"
-                ) from None
+                raise _wrong_rate(config, error) from None
             for trial in campaign.trials:
                 if trial.state == "done":
                     steps = trial.fidelity or config.training.steps

@@ -8,10 +8,10 @@ much this task, and its loss, depart from it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping
+from hashlib import sha256
+from importlib.metadata import version
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +21,10 @@ from numerics import FloatFormat
 from studies.accuracy.policies import NumericsChoice
 from studies.accuracy.scale import kept_of, modelled
 from studies.accuracy.statistics import TaskStatistics
+from studies.cache import Kept, cache_folder
 from studies.codesign.config import CampaignConfig
 from studies.codesign.pricing import numerics_names
 from studies.config import ConfigError
-from studies.files import write_text
 from studies.tasks import Data, Task
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
     from studies.accuracy.model import AccuracyModel
 
-STATISTICS = "statistics.json"  #: of the campaign's task, in the folder of the campaign
 NAME = "campaign"  #: of the campaign's task among those that the accuracy model knows
 PREDICTED = "predicted_kept"  #: feature of the accuracy model, on its own scale
 
 #: Features of numerics that the search reads. Few: with a handful of trainings it cannot tell many apart.
 READ = ("forward_total", "backward_total", "gradient_total", "update_lost", "update_noise")
 
+_VERSION = 1  # of kept statistics
 _PREDICTED_MOST = 256  # numerics of which a large space is predicted
 
 Features = Callable[[dict[str, Any]], Mapping[str, float]]
@@ -67,22 +67,24 @@ def choice_of(config: CampaignConfig, parameters: Mapping[str, Any]) -> Numerics
     )
 
 
-def statistics_of(config: CampaignConfig, task: Task, data: Data, kept: Path | None = None) -> TaskStatistics:
+def statistics_of(config: CampaignConfig, task: Task, data: Data) -> TaskStatistics:
     """Statistics of the campaign's task under its own recipe, trained with the campaign's first seed.
 
-    Parameters
-    ----------
-    kept
-        File from which they are read if they are of this recipe, and to which they are written.
+    They are kept across campaigns, by recipe and data.
     """
-    recipe = {"seed": config.seed, **config.training.model_dump(mode="json", exclude_none=True)}
-    if kept is not None and kept.is_file():
-        stored = json.loads(kept.read_text(encoding="utf-8"))
-        if stored["recipe"] == recipe:
-            return TaskStatistics.from_json(stored["statistics"])
+    training = config.training
+    kept = Kept(cache_folder(), "statistics")
+    key = {
+        "version": _VERSION,
+        "seed": config.seed,
+        "recipe": training.model_dump(mode="json", exclude_none=True),
+        "data": _digest(data),
+        "torch": version("torch"),
+    }
+    if (stored := kept.read(key)) is not None:
+        return TaskStatistics.from_json(stored)
     from studies.accuracy.probe import tensor_statistics
 
-    training = config.training
     found = tensor_statistics(
         NAME,
         task,
@@ -92,10 +94,18 @@ def statistics_of(config: CampaignConfig, task: Task, data: Data, kept: Path | N
         batch=training.batch,
         seed=config.seed,
     ).to_json()
-    if kept is not None:
-        write_text(kept, json.dumps({"recipe": recipe, "statistics": found}, separators=(",", ":")) + "\n")
+    kept.write(key, found)
     # Stored numbers are rounded: a campaign that goes on must not see others.
     return TaskStatistics.from_json(found)
+
+
+def _digest(data: Data) -> str:
+    """Of what is trained on."""
+    found = sha256()
+    for tensor in (data.train_inputs, data.train_labels):
+        found.update(str(tuple(tensor.shape)).encode())
+        found.update(tensor.numpy().tobytes())
+    return found.hexdigest()
 
 
 def fitted_model(statistics: TaskStatistics, *, left_out: Collection[str] = ()) -> AccuracyModel:
