@@ -29,7 +29,7 @@ import torch
 from dse import Campaign, Fidelity, Space, hypervolume
 from studies.codesign.campaign import objectives_of, space_of
 from studies.codesign.config import CampaignConfig
-from studies.codesign.features import features_for, fitted_model, predicted_source, statistics_of
+from studies.codesign.features import features_for, fitted_model, statistics_of
 from studies.codesign.pricing import Pricing, numerics_names
 from studies.config import load
 from studies.tasks import build_task
@@ -50,8 +50,6 @@ class Variant:
         Of `dse.Campaign`.
     features
         The learnt objective reads features.
-    predicted
-        The search begins from what the accuracy model expects, and learns how far to trust it.
     brief
         Part of the steps, as a divisor, after which a candidate may be judged.
     transfer
@@ -63,7 +61,6 @@ class Variant:
     features: bool = False
     brief: int | None = None
     transfer: bool = False
-    predicted: bool = False
 
 
 #: What is compared.
@@ -77,12 +74,8 @@ METHODS: dict[str, Variant] = {
     "+fidelity 1/16": Variant(brief=16),
     "+transfer": Variant(transfer=True),
     "features+transfer": Variant(features=True, transfer=True),
-    "+predicted": Variant(predicted=True),
-    "+predicted+features": Variant(predicted=True, features=True),
-    "predicted+transfer": Variant(predicted=True, transfer=True),
-    "all but fidelity": Variant(predicted=True, features=True, transfer=True),
-    "full 1/4": Variant(predicted=True, features=True, transfer=True, brief=4),
-    "full 1/16": Variant(predicted=True, features=True, transfer=True, brief=16),
+    "full 1/4": Variant(features=True, transfer=True, brief=4),
+    "full 1/16": Variant(features=True, transfer=True, brief=16),
 }
 SHARES = (0.8, 0.9, 0.95, 0.98, 1.0)  # of the plain method's final hypervolume
 
@@ -120,7 +113,7 @@ class Table:
             statistics = statistics_of(self.config, task, data)
             return statistics, fitted_model(statistics, left_out=left_out)
 
-        self.features = features = features_for(self.config, prepare)
+        features = features_for(self.config, prepare)
         guess = guessing_loss(task, data)
         self.objectives = {
             False: objectives_of(self.config, self.pricing, guess),
@@ -272,9 +265,7 @@ def run(options: argparse.Namespace, traces: Mapping[str, dict[int, pd.DataFrame
             done = trials.loc[trials["state"] == "done", [*table.names, "training_loss"]]
             earlier[seed] = [done.drop_duplicates(list(table.names))]
         begin = time.process_time()
-        sources = list(earlier[seed]) if variant.transfer else []
-        if variant.predicted:
-            sources.append(predicted_source(table.config, table.features, ["training_loss"], seed))
+        sources = earlier[seed] if variant.transfer else []
         trace, _ = search(table, variant, seed, options.budget, sources)
         traces[name][seed] = trace
         last = trace.iloc[-1]

@@ -11,7 +11,6 @@ import pandas as pd
 import tomli_w
 
 from dse import Campaign, Categorical, Event, Fidelity, Objective, Ordinal, Space, StoreMismatch, Trial
-from dse.transfer import Source
 from numerics.warm import compile_kernels
 from studies.codesign.config import CampaignConfig
 from studies.codesign.evaluate import FIDELITY, LEARNT, Evaluator, versions
@@ -20,7 +19,6 @@ from studies.codesign.features import (
     check_formats,
     features_for,
     fitted_model,
-    predicted_source,
     statistics_of,
 )
 from studies.codesign.pricing import Pricing, numerics_names
@@ -180,12 +178,6 @@ def _features(config: CampaignConfig, task: Task, data: Data, watcher: Watcher) 
     return features_for(config, prepare)
 
 
-def _expected(config: CampaignConfig, features: Features) -> Source:
-    """What the accuracy model expects, from which the search begins."""
-    learnt = [name for name in config.search.objectives if name in LEARNT]
-    return Source("the accuracy model", predicted_source(config, features, learnt, config.seed))
-
-
 def _wrong_rate(config: CampaignConfig, error: DivergedError) -> ConfigError:
     """Of a twin that diverges."""
     rate = config.training.rule.learning_rate
@@ -223,12 +215,6 @@ def run(
     task, data = _read_task(config)
     pricing = Pricing.of(config, task, data)
     features = _features(config, task, data, watcher)
-    sources: list[pd.DataFrame | Source] = [*transfer]
-    if features is not None and any(name in LEARNT for name in config.search.objectives):
-        try:
-            sources.append(_expected(config, features))
-        except DivergedError as error:
-            raise _wrong_rate(config, error) from None
     watcher.stage("scheduling the training step on every scratchpad")
     pricing.prepare()
     try:
@@ -249,7 +235,7 @@ def run(
             method=config.search.method,
             initial=config.search.initial,
             store=folder / "campaign.sqlite",
-            transfer=sources,
+            transfer=transfer,
             config=identity,
             versions=versions(),
         )

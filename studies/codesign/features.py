@@ -11,15 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from importlib.metadata import version
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from dse import Categorical, Space
 from numerics import FloatFormat
 from studies.accuracy.policies import NumericsChoice
-from studies.accuracy.scale import kept_of, modelled
+from studies.accuracy.scale import modelled
 from studies.accuracy.statistics import TaskStatistics
 from studies.cache import Kept, cache_folder
 from studies.codesign.config import CampaignConfig
@@ -28,8 +24,6 @@ from studies.config import ConfigError
 from studies.tasks import Data, Task
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from studies.accuracy.model import AccuracyModel
 
 NAME = "campaign"  #: of the campaign's task among those that the accuracy model knows
@@ -39,7 +33,6 @@ PREDICTED = "predicted_kept"  #: feature of the accuracy model, on its own scale
 READ = ("forward_total", "backward_total", "gradient_total", "update_lost", "update_noise")
 
 _VERSION = 1  # of kept statistics
-_PREDICTED_MOST = 256  # numerics of which a large space is predicted
 
 Features = Callable[[dict[str, Any]], Mapping[str, float]]
 
@@ -171,29 +164,3 @@ def features_for(
         return found[choice]
 
     return features
-
-
-def predicted_source(
-    config: CampaignConfig, features: Features, objectives: Collection[str], seed: int
-) -> pd.DataFrame:
-    """What the accuracy model expects of numerics, as an earlier campaign would have measured it.
-
-    The search begins with the best of these, and learns how far the task departs from them. The numbers are
-    on a scale of their own: the share lost, or for losses its odds.
-
-    Parameters
-    ----------
-    objectives
-        The learnt ones.
-    """
-    import pandas as pd
-
-    names = numerics_names(config.space)
-    space = Space([Categorical(name, getattr(config.space, name)) for name in names])
-    designs = islice(space.sequence(np.random.default_rng(seed)), _PREDICTED_MOST)
-    rows = [space.parameters_of(design) for design in designs]
-    scores = np.array([features(row)[PREDICTED] for row in rows])
-    frame = pd.DataFrame(rows, columns=list(names))
-    for name in objectives:
-        frame[name] = 1.0 - kept_of(scores) if name == "test_error" else np.exp(-scores)
-    return frame
