@@ -1,6 +1,6 @@
 """How well the accuracy model predicts runs that it has not seen.
 
-    python benchmarks/bench_accuracy.py [--draws 8] [--folds 3] [--runs FILE] [--out FILE]
+    python benchmarks/bench_accuracy.py [--draws 3] [--folds 3] [--runs FILE] [--out FILE]
 
 Two questions, of the run table that comes with the package:
 
@@ -9,8 +9,10 @@ Two questions, of the run table that comes with the package:
 * new configurations: folds of configurations that no task has run.
 
 Methods: the accuracy model; Gaussian processes on the raw configuration, of this task's runs alone and with
-the other tasks' runs joined in the same way as the model's; the nearest configuration that was run. Errors
-are of the share kept of what the float32 twin learns (`studies.accuracy.scale`), for whole runs.
+the other tasks' runs joined in the same way as the model's; the nearest configuration that was run; PEPPP,
+the completion of the matrix of tasks and configurations, which has no answer for a configuration that no task
+has run. PEPPP may choose its runs by D-optimality; then the model is given the same ones. Errors are of the
+share kept of what the float32 twin learns (`studies.accuracy.scale`), for whole runs.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from studies.accuracy.model import AccuracyModel, configuration
+from studies.accuracy.model import AccuracyModel, Inputs, configuration
+from studies.accuracy.peppp import Peppp
 from studies.accuracy.policies import NAMES, NumericsChoice
 from studies.accuracy.runs import TABLE, read_runs
 from studies.accuracy.scale import kept_share
@@ -44,37 +47,47 @@ class Predicted:
     high: np.ndarray | None = None
 
 
-#: From runs of other tasks, runs of the task, and the runs to predict; ``None`` where it has no answer.
+#: From runs of other tasks, or of all, runs of the task, and the runs to predict; ``None`` where it has no
+#: answer.
 Method = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], Predicted | None]
 
 
 class Process:
-    """A Gaussian process, fitted anew to all that is known; where that is the other tasks alone, once."""
+    """A Gaussian process, fitted to all that is known.
 
-    def __init__(self, inputs: str, *, joined: bool = True) -> None:
+    For a new task, hyper-parameters are those of the others alone, which are fitted once; all else is fitted
+    to its runs too.
+    """
+
+    def __init__(self, inputs: Inputs, *, joined: bool = True) -> None:
         self.inputs, self.joined = inputs, joined
-        self._fitted: dict[tuple[str, ...], AccuracyModel] = {}
+        self._fitted: dict[tuple[int, ...], AccuracyModel] = {}
 
     def __call__(self, source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> Predicted | None:
         """Fit and predict."""
         if self.joined:
-            known_runs = pd.concat([source, target])
-            key = tuple(known_runs.index)
-            if key not in self._fitted:
-                self._fitted = {key: AccuracyModel(inputs=self.inputs).fit(known_runs)}
-            model = self._fitted[key]
+            model = self.others(source)
+            if not target.index.isin(source.index).all():
+                both = pd.concat([source, target])
+                model = AccuracyModel(inputs=self.inputs).fit(both, like=model)
         elif len(target) < 5:
             return None
         else:
             model = AccuracyModel(inputs=self.inputs).fit(target)
-        parts = []
-        for task, rows in test.groupby("task", sort=False):
-            policies = choices_of(rows)
-            mean, _ = model.predict(task, policies)
-            low, high = model.interval(task, policies, level=LEVEL)
-            parts.append(pd.DataFrame({"mean": mean, "low": low, "high": high}, index=rows.index))
-        found = pd.concat(parts).loc[test.index]
-        return Predicted(*(shares(test, found[name]) for name in found))
+        mean, low, high = (np.empty(len(test)) for _ in range(3))
+        for task in test["task"].unique():
+            rows = (test["task"] == task).to_numpy()
+            policies = choices_of(test[rows])
+            mean[rows], _ = model.predict(task, policies)
+            low[rows], high[rows] = model.interval(task, policies, level=LEVEL)
+        return Predicted(*(shares(test, pd.Series(found)) for found in (mean, low, high)))
+
+    def others(self, source: pd.DataFrame) -> AccuracyModel:
+        """Fitted to runs of other tasks, once."""
+        key = tuple(source.index)
+        if key not in self._fitted:
+            self._fitted[key] = AccuracyModel(inputs=self.inputs).fit(source)
+        return self._fitted[key]
 
 
 def nearest(source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> Predicted:
@@ -87,19 +100,58 @@ def nearest(source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> P
     return Predicted((near * kept(runs)).sum(axis=1) / near.sum(axis=1))
 
 
-#: A method that completes the matrix of tasks and configurations joins here: it finds both in the columns
-#: ``task`` and ``configuration`` of the runs that it is given.
+class Completed:
+    """PEPPP: shares lost by the matrix of tasks and configurations, whole runs of the first seed in it."""
+
+    def __init__(self, *, centred: bool) -> None:
+        self.centred = centred
+        self._fitted: dict[tuple[int, ...], tuple[Peppp, list[int]]] = {}
+
+    def __call__(self, source: pd.DataFrame, target: pd.DataFrame, test: pd.DataFrame) -> Predicted | None:
+        """Complete and predict; nothing where no other task has run all configurations of the task."""
+        peppp, columns = self.fitted(source)
+        measured = first_seed(target)
+        if not set(test["configuration"]) | set(measured["configuration"]) <= set(columns):
+            return None
+        place = {number: index for index, number in enumerate(columns)}
+        lost = 1.0 - kept(measured)
+        known_errors = {
+            place[number]: float(error) for number, error in zip(measured["configuration"], lost, strict=True)
+        }
+        errors = peppp.predict(known_errors)[[place[number] for number in test["configuration"]]]
+        return Predicted(np.clip(1.0 - errors, 0.0, 1.0))
+
+    def fitted(self, source: pd.DataFrame) -> tuple[Peppp, list[int]]:
+        """Fitted to runs of the other tasks, and the configurations that are its columns; a run costs 1."""
+        key = tuple(source.index)
+        if key not in self._fitted:
+            ends = first_seed(source)
+            table = ends.assign(lost=1.0 - kept(ends)).pivot_table(
+                index="task", columns="configuration", values="lost"
+            )
+            peppp = Peppp(table.to_numpy(), np.ones(table.shape[1]), centred=self.centred).fit()
+            self._fitted = {key: (peppp, table.columns.to_list())}
+        return self._fitted[key]
+
+
 METHODS: dict[str, Method] = {
     "accuracy model": Process("features"),
     "raw GP, joined": Process("configuration"),
     "raw GP, this task": Process("configuration", joined=False),
     "nearest": nearest,
+    "PEPPP": Completed(centred=False),
+    "PEPPP, centred": Completed(centred=True),
 }
 
 
 def whole(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs at full fidelity."""
     return runs[runs["fidelity"] == 1.0]
+
+
+def first_seed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Whole runs without repeats."""
+    return whole(runs[runs["seed"] == 0])
 
 
 def choices_of(runs: pd.DataFrame) -> list[NumericsChoice]:
@@ -145,7 +197,11 @@ def score(test: pd.DataFrame, predicted: Predicted) -> dict[str, float]:
 def new_task(
     runs: pd.DataFrame, methods: dict[str, Method], *, folds: int, draws: int, fresh: bool
 ) -> Iterator[dict[str, object]]:
-    """Every task in turn is new; `fresh` leaves out the configurations that are predicted everywhere."""
+    """Every task in turn is new; `fresh` leaves out the configurations that are predicted everywhere.
+
+    Folds share the draws: each has at least one.
+    """
+    draws = max(1, draws // folds) if fresh else draws
     numbers = np.random.default_rng(0).permutation(sorted(runs["configuration"].unique()))
     for task in runs["task"].unique():
         mine, others = runs[runs["task"] == task], runs[runs["task"] != task]
@@ -156,7 +212,7 @@ def new_task(
             pool = first[~first["configuration"].isin(held)]["configuration"].to_numpy()
             for count in KNOWN:
                 for draw in range(draws if count else 1):
-                    drawn = np.random.default_rng([draw, count]).permutation(pool)[:count]
+                    drawn = np.random.default_rng([draw, count, fold]).permutation(pool)[:count]
                     # Lower fidelities of a run come with it.
                     target = mine[(mine["seed"] == 0) & mine["configuration"].isin(drawn)]
                     rest = held if fresh else set(pool) - set(drawn)
@@ -165,6 +221,22 @@ def new_task(
                         predicted = method(source, target, test)
                         if predicted is not None:
                             yield {"method": name, "task": task, "runs": count, **score(test, predicted)}
+
+
+def chosen_runs(runs: pd.DataFrame, methods: dict[str, Method]) -> Iterator[dict[str, object]]:
+    """Every task in turn is new; its runs are those that PEPPP chooses by D-optimality, greedily."""
+    for task in runs["task"].unique():
+        mine, source = runs[runs["task"] == task], runs[runs["task"] != task]
+        peppp, columns = Completed(centred=False).fitted(source)
+        for count in KNOWN[1:]:
+            chosen = {columns[index] for index in peppp.choose(float(count), method="greedy").indices}
+            target = mine[(mine["seed"] == 0) & mine["configuration"].isin(chosen)]
+            ends = first_seed(mine)
+            test = ends[~ends["configuration"].isin(chosen)]
+            for name, method in methods.items():
+                predicted = method(source, target, test)
+                if predicted is not None:
+                    yield {"method": name, "task": task, "runs": count, **score(test, predicted)}
 
 
 def new_configurations(
@@ -178,8 +250,7 @@ def new_configurations(
         for name, method in methods.items():
             for task, rows in test.groupby("task", sort=False):
                 mine = runs[~held & (runs["task"] == task)]
-                others = runs[~held & (runs["task"] != task)]
-                predicted = method(others, mine, rows)
+                predicted = method(runs[~held], mine, rows)
                 if predicted is not None:
                     yield {"method": name, "task": task, **score(rows, predicted)}
 
@@ -193,7 +264,7 @@ def show(title: str, results: pd.DataFrame, by: list[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=Path, default=TABLE)
-    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="a CSV file with one row per split and method")
     options = parser.parse_args()
@@ -207,7 +278,9 @@ def main() -> None:
     )
     tables = []
     begin = time.process_time()
+    chooses = {name: METHODS[name] for name in ("accuracy model", "raw GP, joined", "PEPPP")}
     for title, results in (
+        ("new task, runs that PEPPP chooses", chosen_runs(runs, chooses)),
         (
             "new task",
             new_task(runs, METHODS, folds=options.folds, draws=options.draws, fresh=False),

@@ -218,6 +218,8 @@ def summary(results: pd.DataFrame, ours: str) -> Iterator[str]:
 
 
 def quartiles(values: pd.Series) -> str:
+    if values.isna().all():
+        return "-"
     low, middle, high = np.percentile(values.to_numpy(dtype=float), (25, 50, 75), method="nearest")
     return f"{np.median(values):.3f} ({low:.3f}-{high:.3f})" if np.isfinite(middle) else "inf"
 

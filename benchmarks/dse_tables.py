@@ -93,7 +93,9 @@ class Problem:
         return hypervolume_regret(self._found(rows, self.scored), self.scored[self.valid])
 
     def adrs(self, rows: Sequence[int]) -> float:
-        """Average distance from the true front of some rows."""
+        """Average distance from the true front of some rows; NaN where its relative distances have a zero."""
+        if not (self.front > 0).all():
+            return float("nan")
         return adrs(self._found(rows, self.values), self.front)
 
     def _found(self, rows: Sequence[int], values: np.ndarray) -> np.ndarray:

@@ -32,15 +32,20 @@ class Term:
         Whether each task has one of its own, rather than all one together.
     variance
         Expected a priori, where that of the target is 1.
+    lengthscale
+        Expected a priori, where that of a column alone has the deviation of its observations as unit; it
+        grows with the square root of the number of columns. Far below 1 only equal rows have much in common.
     """
 
     columns: tuple[str, ...]
     own: bool = False
     variance: float = 1.0
+    lengthscale: float = 3.0
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.variance < np.inf:
-            raise ValueError(f"variance must be positive and finite, got {self.variance}")
+        for name in ("variance", "lengthscale"):
+            if not 0.0 < (value := getattr(self, name)) < np.inf:
+                raise ValueError(f"{name} must be positive and finite, got {value}")
 
 
 class TaskRegression:
@@ -127,6 +132,7 @@ class TaskRegression:
                 columns=tuple(place[name] for name in term.columns),
                 own=term.own,
                 variance=term.variance,
+                lengthscale=term.lengthscale,
             )
             for term in self.terms
         ]
@@ -152,13 +158,17 @@ class TaskRegression:
         mean, variance = process.predict(self._inputs(self._rows(columns), tasks))
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
-    def left_out(self, groups: Sequence[Hashable]) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    def left_out(
+        self, groups: Sequence[Hashable], beside: Sequence[Hashable] | None = None
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """How every observation departs from its prediction from those of other groups, (n,) each.
 
         Parameters
         ----------
         groups : (n,)
             What is left out together.
+        beside : (n,)
+            Further groups: then an observation is predicted from those that share neither.
 
         Returns
         -------
@@ -168,10 +178,13 @@ class TaskRegression:
         from dse._bayes.pooled import left_out
 
         process = self._fitted()
-        if len(groups) != len(process.rows):
-            raise ValueError(f"groups must have {len(process.rows)} entries, got {len(groups)}")
-        numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-        residual, variance = left_out(process, np.array([numbers[group] for group in groups]))
+        codes = []
+        for name, given in (("groups", groups), ("beside", groups if beside is None else beside)):
+            if len(given) != len(process.rows):
+                raise ValueError(f"{name} must have {len(process.rows)} entries, got {len(given)}")
+            numbers = {group: index for index, group in enumerate(dict.fromkeys(given))}
+            codes.append(np.array([numbers[group] for group in given]))
+        residual, variance = left_out(process, *codes)
         return residual * self._scale, np.sqrt(variance) * self._scale
 
     @property

@@ -23,10 +23,27 @@ def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
     environment = Environment(loader=PackageLoader("studies"), autoescape=True, undefined=StrictUndefined)
     shared = {
         "plotly_js": Markup(get_plotlyjs()),  # noqa: S704  the library itself
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "made": _now(),
     }
     page = environment.get_template(template).render(shared | dict(context))
     write_text(path, page)
+
+
+def write_plain(template: str, context: Mapping[str, Any], path: Path) -> None:
+    """Fill a template of ``studies/templates`` for plain text, such as Markdown: nothing is escaped."""
+    environment = Environment(
+        loader=PackageLoader("studies"),
+        autoescape=False,  # noqa: S701  not for a browser
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    write_text(path, environment.get_template(template).render({"made": _now()} | dict(context)))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def figure_html(figure: go.Figure) -> Markup:

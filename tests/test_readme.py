@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 def test_the_python_examples_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         for block in blocks:

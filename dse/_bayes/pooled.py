@@ -151,18 +151,25 @@ def fit_pooled(
 
 
 def left_out(
-    process: GaussianProcess, groups: Int[np.ndarray, " n"]
+    process: GaussianProcess, groups: Int[np.ndarray, " n"], beside: Int[np.ndarray, " n"] | None = None
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Residual and variance of each observation, given those of other groups, noise included, (n,) each.
 
-    Closed form, equation 5.12 of [Rasmussen06]_ for blocks: with A the inverse covariance, those of a
-    group g are ``A_gg^-1 (A y)_g`` and the diagonal of ``A_gg^-1``.
+    Closed form, equation 5.12 of [Rasmussen06]_ for blocks: with A the inverse covariance, those of what is
+    left out together, L, are ``A_LL^-1 (A y)_L`` and the diagonal of ``A_LL^-1``.
+
+    Parameters
+    ----------
+    groups, beside : (n,)
+        What is left out with an observation: those of its group in either of them.
     """
+    beside = groups if beside is None else beside
     inverse = cho_solve((process.factor, True), np.eye(len(groups)))
     residual, variance = np.empty(len(groups)), np.empty(len(groups))
-    for group in np.unique(groups):
-        mine = np.flatnonzero(groups == group)
-        block = np.linalg.inv(inverse[np.ix_(mine, mine)])
-        residual[mine] = block @ process.alpha[mine]
-        variance[mine] = np.diag(block)
+    for group, other in np.unique(np.column_stack([groups, beside]), axis=0):
+        out = np.flatnonzero((groups == group) | (beside == other))
+        block = np.linalg.inv(inverse[np.ix_(out, out)])
+        wanted = (groups[out] == group) & (beside[out] == other)
+        residual[out[wanted]] = (block @ process.alpha[out])[wanted]
+        variance[out[wanted]] = np.diag(block)[wanted]
     return residual, variance

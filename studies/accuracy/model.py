@@ -6,11 +6,12 @@ next to the numerics themselves and the fidelity of a run. All tasks share most 
 its own way, by as much as the known ones do. So a task of which only the statistics are known can be
 predicted, and every run on it helps.
 
-The process learns from guesses that did not know the configuration (`crossed`): otherwise it would believe
-that the guess is as good for a new one as for those it was fitted to. Training breaks rather than degrades,
-so errors have longer tails than a normal distribution: deviations are widened until nine of ten runs of a
-task, each left out with all others of its configuration, are inside the interval that should hold them. A
-task of few runs may be as hard to predict as the hardest one that is known.
+The process learns from guesses that did not know the configuration (`fit_crossed`), and corrects such ones:
+otherwise it would believe that a guess is as good for a new one as for those it was fitted to.
+
+Where a configuration was run, by other tasks at least, a second process that reads the raw configuration
+alone has its say; `studies.accuracy.stacking` pools both and widens their intervals until left-out runs are
+inside: training breaks rather than degrades, so errors have longer tails than a normal distribution.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from dse.regression import TaskRegression, Term
 from studies.accuracy.features import feature_names, features_of
 from studies.accuracy.policies import NAMES, NumericsChoice
 from studies.accuracy.scale import kept_of, kept_share, modelled, moments, twin_accuracy
+from studies.accuracy.stacking import Opinions, stacking_weights, widening
 from studies.accuracy.statistics import TaskStatistics, known
-from studies.accuracy.survival import MODES, Survival, crossed, fit_survival
+from studies.accuracy.survival import FOLDS, MODES, CrossedSurvival, fit_crossed, fit_survival
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +41,7 @@ Inputs: TypeAlias = Literal["features", "configuration"]
 COMPARED = tuple(mode.feature for mode in MODES)
 _FIDELITY = "log2_fidelity"
 _LEVEL = 0.9  # of the interval that is made to hold as many of the runs that it was not fitted to
-_ENOUGH = 30  # measurements that tell how wide the intervals of a task must be
+_ENOUGH = 90  # measurements of a task that say as much of its intervals as all other tasks do
 _FEWEST = 5  # runs from which a model is fitted
 
 
@@ -77,10 +79,11 @@ class AccuracyModel:
             raise ValueError(f"inputs must be one of {', '.join(get_args(Inputs))}, got {inputs!r}")
         self.statistics = dict(known() if statistics is None else statistics)
         self.inputs = inputs
-        self._regression = TaskRegression(_terms(inputs), seed=seed)
-        self._survival: Survival | None = None
-        self._inflations: dict[str, float] = {}
-        self._guessed: dict[tuple[str, NumericsChoice], float] = {}
+        self._experts = [TaskRegression(terms, seed=seed) for terms in _terms(inputs)]
+        self._weights: dict[bool, Float[np.ndarray, " e"]] = {}
+        self._survival: CrossedSurvival | None = None
+        self._choices: frozenset[NumericsChoice] = frozenset()
+        self._widenings: dict[tuple[str | None, bool], float] = {}
 
     def fit(self, runs: pd.DataFrame, *, like: AccuracyModel | None = None) -> Self:
         """Learn from runs, in place.
@@ -92,7 +95,9 @@ class AccuracyModel:
             of `studies.accuracy.policies`; others are ignored. Rows without parameters, of the float32 twin,
             are left out.
         like
-            A fitted model whose hyper-parameters are kept, which takes milliseconds.
+            A fitted model whose hyper-parameters, weights and widths of intervals are kept, which takes a
+            fraction of the time; thresholds are fitted anew. Another task than its own has the widths that
+            it gives a task without runs.
 
         Raises
         ------
@@ -114,40 +119,78 @@ class AccuracyModel:
             rows = np.array([one == task for one in tasks])
             targets[rows] = kept_share(self._of(task), accuracy[rows], fidelity[rows])
         columns, z = self._columns(tasks, choices, fidelity), modelled(targets)
+        guesses = np.zeros((len(self._experts), len(z)))
         if self.inputs == "features":
-            z = z - self._first_guess(columns, z, list(zip(tasks, choices, strict=True)), like)
-        old = None if like is None else like._regression
-        self._regression = self._regression.fit(columns, tasks, z, hyperparameters_of=old)
-        self._inflations = self._widened(tasks, choices)
+            start = None if like is None or like._survival is None else like._survival.whole
+            self._survival = fit_crossed(columns, z, choices, start=start)
+            guesses = self._guesses(columns, choices)
+        old = [None] * len(self._experts) if like is None else like._experts
+        self._experts = [
+            expert.fit(columns, tasks, z - guess, hyperparameters_of=before)
+            for expert, guess, before in zip(self._experts, guesses, old, strict=True)
+        ]
+        self._choices = frozenset(choices)
+        if like is None:
+            self._calibrate(columns, tasks, choices, z)
+        else:
+            self._weights, self._widenings = like._weights, like._widenings
         return self
 
-    def _widened(self, tasks: Sequence[str], choices: Sequence[NumericsChoice]) -> dict[str, float]:
-        """By how much deviations of each task that has enough runs are to be widened."""
-        residuals, deviations = self._regression.left_out(choices)
-        off, names = np.abs(residuals / deviations), np.array(tasks)
-        usual = float(ndtri(0.5 + 0.5 * _LEVEL))
-        return {
-            task: max(1.0, float(np.quantile(off[names == task], _LEVEL)) / usual)
-            for task in dict.fromkeys(tasks)
-            if np.sum(names == task) >= _ENOUGH
-        }
+    def _guesses(
+        self, columns: Mapping[str, Float[np.ndarray, " n"]], choices: Sequence[NumericsChoice]
+    ) -> Float[np.ndarray, "e n"]:
+        """What each expert corrects: the first that of the thresholds, a raw process nothing."""
+        guesses = np.zeros((len(self._experts), len(choices)))
+        if self._survival is not None:
+            guesses[0] = self._survival.predict(columns, choices)
+        return guesses
 
-    def _first_guess(
+    def _calibrate(
         self,
         columns: Mapping[str, Float[np.ndarray, " n"]],
+        tasks: Sequence[str],
+        choices: Sequence[NumericsChoice],
         z: Float[np.ndarray, " n"],
-        keys: Sequence[tuple[str, NumericsChoice]],
-        like: AccuracyModel | None,
-    ) -> Float[np.ndarray, " n"]:
-        """What thresholds make of runs that they were not fitted to, (n,); keeps the thresholds."""
-        if like is None or like._survival is None:
-            self._survival = fit_survival(columns, z)
-            guess = crossed(columns, z, [choice for _, choice in keys])
-            self._guessed = dict(zip(keys, guess.tolist(), strict=True))
-            return guess
-        self._survival, self._guessed = like._survival, like._guessed
-        guess = self._survival.predict(columns)
-        return np.array([self._guessed.get(key, new) for key, new in zip(keys, guess, strict=True)])
+    ) -> None:
+        """Weights of the experts and widths of intervals, from runs that are left out."""
+        names = np.array(tasks)
+        shift = np.zeros((len(self._experts), len(z)))
+        numbers = {choice: index % FOLDS for index, choice in enumerate(dict.fromkeys(choices))}
+        folds = [numbers[choice] for choice in choices]
+        if self._survival is not None:
+            for task in dict.fromkeys(tasks):
+                mine = names == task
+                some, own = (
+                    {name: values[rows] for name, values in columns.items()} for rows in (~mine, mine)
+                )
+                without = fit_survival(some, z[~mine], start=self._survival.whole)
+                # Thresholds that did not know the task would have guessed this much less.
+                shift[0, mine] = self._survival.whole.predict(own) - without.predict(own)
+        of_choice = self._left_out(choices)
+        of_task, of_both = self._left_out(tasks, shift=shift), self._left_out(tasks, folds, shift=shift)
+        # Where no task has run the configuration, a raw process has nothing to say that features do not.
+        alone = np.eye(len(self._experts))[0]
+        self._weights = {True: stacking_weights([of_choice, of_task, of_both]), False: alone}
+        own, seen, new = (
+            np.divide(*opinions.pooled(self._weights[is_known]))
+            for opinions, is_known in ((of_choice, False), (of_task, True), (of_both, False))
+        )
+        known_tasks = list(dict.fromkeys(tasks))
+        self._widenings = {
+            (task, is_known): widening(
+                own[names == task],
+                [scores[names == other] for other in known_tasks if other != task],
+                level=_LEVEL,
+                enough=_ENOUGH,
+            )
+            for task in (*known_tasks, None)
+            for is_known, scores in ((True, seen), (False, new))
+        }
+
+    def _left_out(self, *groups: Sequence[Any], shift: Float[np.ndarray, "e n"] | float = 0.0) -> Opinions:
+        """What the experts miss of runs that they do not know."""
+        found = np.array([expert.left_out(*groups) for expert in self._experts])
+        return Opinions(found[:, 0] + shift, found[:, 1])
 
     def predict(
         self, task: str, policies: Policies, *, fidelity: float = 1.0
@@ -168,7 +211,9 @@ class AccuracyModel:
         ValueError
             The model is not fitted, there are no statistics of the task, or a fidelity out of its range.
         """
-        kept, deviation = moments(*self._scaled(task, policies, fidelity))
+        mean, sure, wide = self._scaled(task, policies, fidelity)
+        kept, _ = moments(mean, sure)
+        _, deviation = moments(mean, wide)
         low, width = self._range(task, fidelity)
         return low + width * kept, width * deviation
 
@@ -181,25 +226,41 @@ class AccuracyModel:
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must be between 0 and 1, got {level}")
-        mean, deviation = self._scaled(task, policies, fidelity)
-        reach = float(ndtri(0.5 + 0.5 * level)) * deviation
+        mean, _, wide = self._scaled(task, policies, fidelity)
+        reach = float(ndtri(0.5 + 0.5 * level)) * wide
         low, width = self._range(task, fidelity)
         return low + width * kept_of(mean - reach), low + width * kept_of(mean + reach)
 
     def _scaled(
         self, task: str, policies: Policies, fidelity: float
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """Mean and standard deviation of a run on the scale of the model."""
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        """Mean of a run on the scale of the model, its standard deviation, and that deviation widened.
+
+        Widths of intervals are no reason to expect something else of a run.
+        """
         if not 0.0 < fidelity <= 1.0:
             raise ValueError(f"fidelity must be in (0, 1], got {fidelity}")
         choices = [one if isinstance(one, NumericsChoice) else NumericsChoice.of(one) for one in policies]
         tasks = [task] * len(choices)
         columns = self._columns(tasks, choices, np.full(len(choices), fidelity))
-        mean, deviation = self._regression.predict(columns, tasks)
-        if self._survival is not None:
-            mean = mean + self._survival.predict(columns)
-        widest = max(self._inflations.values(), default=1.0)
-        return mean, self._inflations.get(task, widest) * np.hypot(deviation, self._regression.noise)
+        found = [expert.predict(columns, tasks) for expert in self._experts]
+        means = np.array([mean for mean, _ in found]) + self._guesses(columns, choices)
+        deviations = np.array(
+            [
+                np.hypot(deviation, expert.noise)
+                for (_, deviation), expert in zip(found, self._experts, strict=True)
+            ]
+        )
+        opinions = Opinions(means, deviations)
+        group = task if (task, True) in self._widenings else None
+        is_known = np.array([choice in self._choices for choice in choices])
+        mean, deviation, wider = (np.empty(len(choices)) for _ in range(3))
+        for kind, weights in self._weights.items():
+            rows = is_known == kind
+            one, other = opinions.pooled(weights)
+            mean[rows] = one[rows]
+            deviation[rows], wider[rows] = other[rows], self._widenings[group, kind]
+        return mean, deviation, wider * deviation
 
     def _columns(
         self, tasks: Iterable[str], choices: Sequence[NumericsChoice], fidelity: Float[np.ndarray, " n"]
@@ -235,15 +296,19 @@ def configuration(choice: NumericsChoice) -> dict[str, float]:
     }
 
 
-def _terms(inputs: Inputs) -> list[Term]:
+def _terms(inputs: Inputs) -> list[list[Term]]:
+    """Of each expert."""
     raw = (*NAMES, _FIDELITY)
     offset = Term(columns=(), own=True, variance=0.1)
+    of_configuration = [Term(columns=raw), Term(columns=raw, own=True, variance=0.3), offset]
     if inputs == "configuration":
-        return [Term(columns=raw), Term(columns=raw, own=True, variance=0.3), offset]
+        return [of_configuration]
     compared = (*COMPARED, _FIDELITY)
-    return [
+    of_features = [
         Term(columns=compared),
         Term(columns=raw, variance=0.2),
+        Term(columns=raw, variance=0.3, lengthscale=0.3),  # what no feature says of a configuration
         Term(columns=compared, own=True, variance=0.2),
         offset,
     ]
+    return [of_features, of_configuration]

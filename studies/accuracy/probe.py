@@ -32,6 +32,7 @@ from studies.accuracy.statistics import (
 )
 from studies.accuracy.subjects import SUBJECTS, Subject
 from studies.accuracy.training import guess_accuracy, measure_run
+from studies.alone import alone
 from studies.precision.batches import Batches
 from studies.training import DivergedError
 
@@ -209,34 +210,29 @@ def tensor_statistics(
     probe, weights, updates, momenta = _Probe(), _Tally(), _Pairs(), _Pairs()
     layer = LayerPolicy.uniform(_FLOAT32, _FLOAT32)
     looked = set(np.linspace(1, steps - 1, LOOKS).round().astype(int).tolist())
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = task.network()
-            rule = optimizer.build(network.parameters())
-            emulate(network, layer, seed=seed, inplace=True, statistics=probe)
-            batches = Batches(len(data.train_inputs), batch, seed)
-            for step in range(steps):
-                for group in rule.param_groups:
-                    group["lr"] = optimizer.rate(step, steps)
-                chosen = batches.next()
-                rule.zero_grad()
-                probe.active = step in looked
-                loss = task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen])
-                if not math.isfinite(loss.item()):
-                    raise DivergedError(f"the training loss is {loss.item()} after {step} steps")
-                loss.backward()  # type: ignore[no-untyped-call]
-                before = _state(network, rule) if probe.active else None
-                rule.step()
-                if before is not None:
-                    after = _state(network, rule)
-                    weights.add(after[0])
-                    updates.add(before[0], after[0] - before[0])
-                    momenta.add(before[1], after[1] - before[1])
-    finally:
-        torch.set_num_threads(threads)
+    with alone(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = task.network()
+        rule = optimizer.build(network.parameters())
+        emulate(network, layer, seed=seed, inplace=True, statistics=probe)
+        batches = Batches(len(data.train_inputs), batch, seed)
+        for step in range(steps):
+            for group in rule.param_groups:
+                group["lr"] = optimizer.rate(step, steps)
+            chosen = batches.next()
+            rule.zero_grad()
+            probe.active = step in looked
+            loss = task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen])
+            if not math.isfinite(loss.item()):
+                raise DivergedError(f"the training loss is {loss.item()} after {step} steps")
+            loss.backward()  # type: ignore[no-untyped-call]
+            before = _state(network, rule) if probe.active else None
+            rule.step()
+            if before is not None:
+                after = _state(network, rule)
+                weights.add(after[0])
+                updates.add(before[0], after[0] - before[0])
+                momenta.add(before[1], after[1] - before[1])
     return TaskStatistics(
         task=name,
         twin_curve=((1.0, 1.0),),

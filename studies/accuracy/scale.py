@@ -44,6 +44,12 @@ def modelled(kept: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return result
 
 
+def modelled_slope(kept: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Derivative of `modelled` by the share kept."""
+    slope: Float[np.ndarray, "..."] = 1.0 / (kept + _END) + 1.0 / (1.0 + _END - kept)
+    return slope
+
+
 def kept_of(z: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """The inverse, cut to 0..1."""
     share: Float[np.ndarray, "..."] = np.clip((1.0 + 2.0 * _END) / (1.0 + np.exp(-z)) - _END, 0.0, 1.0)

@@ -11,7 +11,7 @@ fitted to few runs, and a task that is new has the same thresholds, for features
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import least_squares
 
-from studies.accuracy.scale import modelled
+from studies.accuracy.scale import modelled, modelled_slope
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,9 @@ MODES = (
 )
 _WIDTH_REACH = 0.3  # deviation of the logarithm of a width
 _BELIEF = 1.2  # weight of the prior beside a run, whose target is uncertain by about one unit
+FOLDS = 5  #: of groups that are guessed without each other
 _CALLS = 60  # of least squares
+_FARTHEST = 30.0  # widths beyond a threshold; further out nothing changes
 
 Features: TypeAlias = Mapping[str, Float[np.ndarray, " n"]]
 
@@ -96,7 +98,32 @@ class Survival:
         return [MODES[index].feature for index in _survived(self.place, _matrix(features)).argmin(axis=1)]
 
 
-def fit_survival(features: Features, z: Float[np.ndarray, " n"]) -> Survival:
+class CrossedSurvival:
+    """Thresholds fitted to all runs, and to those without a part of the groups; of `fit_crossed`.
+
+    What is off in a guess that did not know a group is off for a new one as well: where something learns from
+    errors of guesses, a run of a group that is known must be guessed without it, and a run of another group
+    by all that is known.
+    """
+
+    def __init__(self, whole: Survival, without: Mapping[Hashable, Survival]) -> None:
+        self.whole, self._without = whole, dict(without)
+
+    def predict(self, features: Features, groups: Sequence[Hashable]) -> Float[np.ndarray, " n"]:
+        """Share kept, on the scale of the model, of runs by their group, (n,)."""
+        guess = self.whole.predict(features)
+        by_fold: dict[Survival, list[int]] = {}
+        for row, group in enumerate(groups):
+            if group in self._without:
+                by_fold.setdefault(self._without[group], []).append(row)
+        for survival, rows in by_fold.items():
+            guess[rows] = survival.predict({name: values[rows] for name, values in features.items()})
+        return guess
+
+
+def fit_survival(
+    features: Features, z: Float[np.ndarray, " n"], *, start: Survival | None = None
+) -> Survival:
     """Fit to runs by penalised least squares, with all runs alike.
 
     Parameters
@@ -105,33 +132,38 @@ def fit_survival(features: Features, z: Float[np.ndarray, " n"]) -> Survival:
         By name, (n,) each.
     z : (n,)
         Shares kept, on the scale of the model.
+    start
+        Where to begin, by default at the prior.
     """
-    rows = _matrix(features)
+    rows, count = _matrix(features), 2 * len(MODES)
 
     def residuals(place: Float[np.ndarray, " p"]) -> Float[np.ndarray, " r"]:
         return np.concatenate([modelled(_kept(place, rows)) - z, _BELIEF * place])
 
-    return Survival(least_squares(residuals, np.zeros(2 * len(MODES)), max_nfev=_CALLS).x)
+    def jacobian(place: Float[np.ndarray, " p"]) -> Float[np.ndarray, "r p"]:
+        return np.concatenate([_slopes(place, rows), _BELIEF * np.eye(count)])
+
+    begin = np.zeros(count) if start is None else start.place
+    return Survival(least_squares(residuals, begin, jac=jacobian, max_nfev=_CALLS).x)
 
 
-def crossed(
-    features: Features, z: Float[np.ndarray, " n"], groups: Sequence[object], *, folds: int = 5
-) -> Float[np.ndarray, " n"]:
-    """Guess for every run from those of other groups, (n,).
-
-    What is off in such a guess is off for a new run as well.
-    """
-    numbers = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-    fold = np.array([numbers[group] % folds for group in groups])
-    guess = np.empty(len(z))
-    for index in range(folds):
-        there = fold == index
-        if not there.any():
-            continue
-        others = {name: values[~there] for name, values in features.items()}
-        mine = {name: values[there] for name, values in features.items()}
-        guess[there] = fit_survival(others, z[~there]).predict(mine)
-    return guess
+def fit_crossed(
+    features: Features,
+    z: Float[np.ndarray, " n"],
+    groups: Sequence[Hashable],
+    *,
+    start: Survival | None = None,
+) -> CrossedSurvival:
+    """Fit to all runs, and once without each of `FOLDS` parts of the groups."""
+    numbers = {group: index % FOLDS for index, group in enumerate(dict.fromkeys(groups))}
+    fold = np.array([numbers[group] for group in groups])
+    whole = fit_survival(features, z, start=start)
+    by_fold = {}
+    for index in np.unique(fold).tolist():
+        others = fold != index
+        some = {name: values[others] for name, values in features.items()}
+        by_fold[index] = fit_survival(some, z[others], start=whole)
+    return CrossedSurvival(whole, {group: by_fold[number] for group, number in numbers.items()})
 
 
 def _matrix(features: Features) -> Float[np.ndarray, "n m"]:
@@ -152,9 +184,23 @@ def _survived(place: Float[np.ndarray, " p"], rows: Float[np.ndarray, "n m"]) ->
     thresholds, widths = _numbers(place)
     signs = np.array([mode.sign for mode in MODES])
     left: Float[np.ndarray, "n m"] = 1.0 / (
-        1.0 + np.exp(np.clip(signs * (rows - thresholds) / widths, -30.0, 30.0))
+        1.0 + np.exp(np.clip(signs * (rows - thresholds) / widths, -_FARTHEST, _FARTHEST))
     )
     return left
+
+
+def _slopes(place: Float[np.ndarray, " p"], rows: Float[np.ndarray, "n m"]) -> Float[np.ndarray, "n p"]:
+    """Derivatives of the guess, on the scale of the model, by the parameters."""
+    thresholds, widths = _numbers(place)
+    signs = np.array([mode.sign for mode in MODES])
+    reach = np.array([mode.reach for mode in MODES])
+    left = _survived(place, rows)
+    kept = np.prod(left, axis=1, keepdims=True)
+    # The logarithm of a share left falls by what is lost, for each unit of its exponent.
+    lost = modelled_slope(kept) * kept * (1.0 - left)
+    inside = np.abs(exponents := signs * (rows - thresholds) / widths) < _FARTHEST
+    lost = np.where(inside, lost, 0.0)
+    return np.concatenate([lost * signs * reach / widths, lost * exponents * _WIDTH_REACH], axis=1)
 
 
 def _kept(place: Float[np.ndarray, " p"], rows: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " n"]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
-from numerics import threads
 from numerics.torch import LossScaler
+from studies.alone import alone
 from studies.precision.batches import Batches
 from studies.precision.trainer import prepare
 
@@ -71,7 +68,7 @@ def measure_run(
         ``None`` trains the twin in float32.
     """
     settings = subject.settings()
-    with _alone(), torch.random.fork_rng(devices=[]):
+    with alone(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = task.network()
         policy = None if choice is None else choice.policy()
@@ -133,17 +130,3 @@ def _test(network: torch.nn.Module, task: Task, data: Data) -> tuple[float, floa
     network.train()
     network.requires_grad_(True)
     return right, loss
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One thread, so that PyTorch sums in one order; a loss, not a warning, tells of infinities."""
-    before, limit = torch.get_num_threads(), threads.number()
-    torch.set_num_threads(1)
-    threads.limit(1)
-    try:
-        with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
-        threads.limit(limit)

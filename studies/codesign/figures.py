@@ -17,28 +17,43 @@ from studies.page import COLORS, styled
 
 if TYPE_CHECKING:
     from studies.codesign.campaign import Result
+    from studies.codesign.recommend import Recommendation
     from studies.codesign.savings import Savings
     from studies.codesign.sensitivity import Sensitivity
 
-_LOSS_SHOWN = 10.0  # a broken network may have any loss: those above are drawn here
+_FENCE = 1.5  # interquartile ranges above the upper quartile: a broken network may have any loss
+_DECADE = 5.0  # ratio of the ends from which an axis of losses is logarithmic
+_ROOM = 0.0068  # width of a letter of a label, of that of the axis
+_RINGS = ("circle-open", "square-open", "diamond-open")
 _MARKERS = ("circle", "square", "diamond", "cross", "triangle-up", "star")
 
 
-def front(result: Result, height: Literal["metric", "training_loss"] = "metric") -> go.Figure:
+def front(
+    result: Result,
+    height: Literal["metric", "training_loss"] = "metric",
+    rings: Sequence[Recommendation] = (),
+) -> go.Figure:
     """Every evaluation by energy and quality, the front joined, the float32 twin's quality as a line.
 
     Designs with the same numerics train alike, so they share their height. Accuracy is drawn by its
-    error, on a logarithmic axis. The twin's energy would squeeze all else to the left, so it is in words.
+    error, on a logarithmic axis. What is far worse than the rest is drawn at the upper edge. The twin's
+    energy would squeeze all else to the left, so it is in words.
+
+    Parameters
+    ----------
+    rings
+        Designs to mark by a ring, with their titles in the legend.
     """
     figure = go.Figure()
     done, quality = result.done, result.quality
     column = quality.column if height == "metric" else height
+    fence = upper_fence(result, height)
     for index, name in enumerate(result.config.space.format):
         rows = done[done["format"] == name]
         figure.add_trace(
             go.Scatter(
                 x=rows["energy_pj"] / 1e6,
-                y=_height(rows, column),
+                y=_height(rows, column).clip(upper=fence),
                 mode="markers",
                 name=name,
                 marker={
@@ -55,16 +70,33 @@ def front(result: Result, height: Literal["metric", "training_loss"] = "metric")
     figure.add_trace(
         go.Scatter(
             x=best["energy_pj"] / 1e6,
-            y=_height(best, column),
+            y=_height(best, column).clip(upper=fence),
             mode="lines+text",
             name="front of the search",
             line={"color": "#444444", "width": 1.5, "shape": "hv"},
             text=_sparse_labels(best, np.ptp(done["energy_pj"])),
-            textposition="top center" if column == "test_accuracy" else "bottom center",
+            textposition=_beside_a_front(len(best), "top" if column == "test_accuracy" else "bottom"),
             textfont={"size": 11, "color": "#222222"},
             hoverinfo="skip",
         )
     )
+    for index, found in enumerate(rings):
+        row = pd.DataFrame([found.row])
+        figure.add_trace(
+            go.Scatter(
+                x=row["energy_pj"] / 1e6,
+                y=_height(row, column).clip(upper=fence),
+                mode="markers",
+                name=found.title,
+                marker={
+                    "symbol": _RINGS[index % len(_RINGS)],
+                    "size": 16 + 5 * index,
+                    "line": {"width": 2},
+                    "color": "#000000",
+                },
+                hoverinfo="skip",
+            )
+        )
     twin = result.reference
     ends = [done["energy_pj"].min() / 1e6, done["energy_pj"].max() / 1e6]
     figure.add_trace(
@@ -78,8 +110,24 @@ def front(result: Result, height: Literal["metric", "training_loss"] = "metric")
     if height == "metric":
         _quality_axis(figure, quality)
     else:
-        figure.update_yaxes(title=f"final training loss, at most {_LOSS_SHOWN:g}", type="log", dtick="D2")
+        shown = _height(done, column).clip(upper=fence)
+        wide = shown.max() > _DECADE * shown.min()
+        figure.update_yaxes(title="final training loss", **({"type": "log", "dtick": "D2"} if wide else {}))
     return styled(figure, 480)
+
+
+def upper_fence(result: Result, height: Literal["metric", "training_loss"]) -> float:
+    """Height above which designs are drawn at the edge: Tukey's fence of all, of losses by factors.
+
+    Infinite for accuracies, whose errors end at 100 %.
+    """
+    quality = result.quality
+    if height == "metric" and (quality.is_accuracy or quality.metric.higher_is_better):
+        return np.inf
+    values = result.done[quality.column if height == "metric" else height].to_numpy(dtype=float)
+    low, high = np.quantile(np.log(values) if height == "training_loss" else values, (0.25, 0.75))
+    fence = high + _FENCE * (high - low)
+    return float(np.exp(fence) if height == "training_loss" else fence)
 
 
 def _level(ends: Sequence[float], height: float, name: str) -> go.Scatter:
@@ -87,6 +135,12 @@ def _level(ends: Sequence[float], height: float, name: str) -> go.Scatter:
     return go.Scatter(
         x=ends, y=[height, height], mode="lines", name=name, line={"dash": "dot", "color": "#444444"}
     )
+
+
+def _beside_a_front(count: int, better: str) -> list[str]:
+    """Positions of labels: on the side where no design is, but of the leftmost, which has no room there."""
+    worse = {"top": "bottom", "bottom": "top"}[better]
+    return [f"{worse} right", *[f"{better} left"] * (count - 1)]
 
 
 def _sparse_labels(rows: pd.DataFrame, width_pj: float) -> list[str]:
@@ -99,9 +153,10 @@ def _sparse_labels(rows: pd.DataFrame, width_pj: float) -> list[str]:
     return labels
 
 
-def breakdown(result: Result) -> go.Figure:
-    """Energy of the designs on the front by component, and of the twin."""
-    rows = result.front.sort_values("energy_pj")
+def breakdown(result: Result, others: Sequence[Recommendation] = ()) -> go.Figure:
+    """Energy of the designs on the front and of `others` by component, and of the twin."""
+    wanted = {*result.front["id"], *(found.row["id"] for found in others)}
+    rows = result.done[result.done["id"].isin(wanted)].sort_values("energy_pj")
     labels = [f"{_label(row)} (#{row['id']})" for _, row in rows.iterrows()]
     table = pd.concat([rows, result.reference.to_frame().T])
     labels.append("float32")
@@ -162,17 +217,25 @@ def quality_against_bits(result: Result) -> go.Figure:
 def waterfall(savings: Savings) -> go.Figure:
     """Energy from full precision to a design, by what changed; the means over all orders."""
     ordered = sorted(savings.saved_pj, key=lambda factor: -savings.saved_pj[factor])
-    steps = [-savings.saved_pj[factor] / 1e6 for factor in ordered]
+    labels, heights, bases = ["float32, layer by layer"], [savings.start_pj], [0.0]
+    texts, colors = [f"{savings.start_pj / 1e6:.1f}"], [COLORS[0]]
+    left = savings.start_pj
+    for factor in ordered:
+        saved = savings.saved_pj[factor]
+        labels.append(factor)
+        heights.append(abs(saved))
+        bases.append(min(left, left - saved))
+        texts.append(f"{-saved / 1e6:+.1f} ({100 * savings.share(factor):.0f} %)")
+        colors.append(COLORS[2] if saved >= 0 else COLORS[1])
+        left -= saved
     figure = go.Figure(
-        go.Waterfall(
-            x=["float32, layer by layer", *ordered, "this design"],
-            y=[savings.start_pj / 1e6, *steps, savings.end_pj / 1e6],
-            measure=["absolute", *["relative"] * len(steps), "total"],
-            text=[f"{value:.1f}" for value in (savings.start_pj / 1e6, *steps, savings.end_pj / 1e6)],
-            textposition="outside",
-            decreasing={"marker": {"color": COLORS[2]}},
-            increasing={"marker": {"color": COLORS[1]}},
-            totals={"marker": {"color": COLORS[0]}},
+        go.Bar(
+            x=[*labels, "this design"],
+            y=[height / 1e6 for height in (*heights, savings.end_pj)],
+            base=[base / 1e6 for base in (*bases, 0.0)],
+            text=[*texts, f"{savings.end_pj / 1e6:.1f}"],
+            textposition="outside",  # above, for every bar has a positive height
+            marker={"color": [*colors, COLORS[0]]},
             cliponaxis=False,
         )
     )
@@ -184,24 +247,62 @@ def pinned(sensitivity: Sensitivity) -> go.Figure:
     """Hypervolume lost by each parameter at each value, one row of marks for each parameter."""
     rows = sensitivity.rows()[::-1]
     figure = go.Figure()
+    room = 100 * _ROOM * max(row["most"] for row in rows)
     for row in rows:
-        values = row["values"]
+        values = sorted(row["values"], key=lambda pair: pair[1])
+        names, lost = [str(value) for value, _ in values], [100 * share for _, share in values]
         figure.add_trace(
             go.Scatter(
-                x=[100 * lost for _, lost in values],
+                x=lost,
                 y=[row["parameter"]] * len(values),
-                mode="lines+markers+text",
-                text=[str(value) for value, _ in values],
-                textposition="top center",
-                textfont={"size": 10},
+                mode="lines+markers",
                 marker={"size": 9, "color": COLORS[0]},
                 line={"color": "#BBBBBB", "width": 1},
                 showlegend=False,
+                text=names,
                 hovertemplate="%{y} = %{text}<br>loses %{x:.1f} %<extra></extra>",
+            )
+        )
+        labels = joined_labels(names, lost, room)
+        figure.add_trace(
+            go.Scatter(
+                x=[place for place, _ in labels],
+                y=[row["parameter"]] * len(labels),
+                mode="markers+text",
+                marker={"size": 9, "opacity": 0},  # keeps the text clear of the marks below it
+                text=[text for _, text in labels],
+                textposition="top center",
+                textfont={"size": 10},
+                cliponaxis=False,
+                showlegend=False,
+                hoverinfo="skip",
             )
         )
     figure.update_xaxes(title="hypervolume lost when the parameter is pinned to the value, %")
     return styled(figure, 140 + 44 * len(rows))
+
+
+def joined_labels(names: Sequence[str], places: Sequence[float], room: float) -> list[tuple[float, str]]:
+    """Places and texts of labels: neighbours that would overlap share one, centred over them.
+
+    Parameters
+    ----------
+    places
+        Ascending.
+    room
+        Width of a letter.
+    """
+    groups = [(place, place, name) for name, place in zip(names, places, strict=True)]  # first, last, text
+    index = 0
+    while index + 1 < len(groups):
+        (begin, end, text), (begin_of_next, end_of_next, next_text) = groups[index : index + 2]
+        apart = (begin_of_next + end_of_next - begin - end) / 2
+        if apart < room * (len(text) + len(next_text) + 2) / 2:
+            groups[index : index + 2] = [(begin, end_of_next, f"{text}, {next_text}")]
+            index = max(index - 1, 0)  # the wider one may reach the one before
+        else:
+            index += 1
+    return [((begin + end) / 2, text) for begin, end, text in groups]
 
 
 def hypervolume_trace(result: Result) -> go.Figure:
@@ -239,7 +340,7 @@ def _height(rows: pd.DataFrame, column: str) -> pd.Series[Any]:
     values = rows[column].astype(float)
     if column.startswith("test_accuracy"):
         return _error(values)  # type: ignore[no-any-return]  # NumPy's ufunc of a series
-    return values.clip(upper=_LOSS_SHOWN) if column == "training_loss" else values
+    return values
 
 
 def _whiskers(rows: pd.DataFrame, column: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Progress:
             f"({result.config.training.replicates} replicates each), {brief}{len(result.failed)} failed; "
             f"{time.monotonic() - self._begin:.0f} s"
         )
-        for name in ("report.html", "evaluations.parquet", "campaign.sqlite", "config.toml"):
+        for name in ("report.html", "report.md", "evaluations.parquet", "campaign.sqlite", "config.toml"):
             self._console.print(f"  {folder / name}", soft_wrap=True)
 
     def _left(self, spent: float) -> str:

@@ -1,9 +1,9 @@
-"""The report of a campaign: one self-contained HTML page."""
+"""The report of a campaign: one self-contained HTML page, and its tables as Markdown."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -11,16 +11,21 @@ from accel.schedule import Schedule
 from studies.codesign import figures
 from studies.codesign.campaign import Result
 from studies.codesign.describe import design_text, numerics_text
-from studies.codesign.recommend import recommended
+from studies.codesign.recommend import Recommendation, recommended
 from studies.codesign.savings import rows_of as savings_rows
 from studies.codesign.savings import savings_of
 from studies.codesign.sensitivity import sensitivity_of
 from studies.memory_map import memory_map
-from studies.page import figure_html, write_page
+from studies.page import figure_html, write_page, write_plain
 
 
-def write_report(result: Result, path: Path) -> None:
-    """Write the page; it needs no other file and no network."""
+def write_report(result: Result, path: Path) -> Path:
+    """Write the page, which needs no other file and no network, and beside it its tables as Markdown.
+
+    Returns
+    -------
+    Path of the Markdown file: that of the page with the suffix ``.md``.
+    """
     context: dict[str, Any] = {
         "config": result.config,
         "quality": result.quality,
@@ -37,8 +42,12 @@ def write_report(result: Result, path: Path) -> None:
         "optimizer": _optimizer_text(result),
     }
     if not result.front.empty:
-        context |= _answers(result) | _pictures(result)
+        context |= _answers(result)
+        context |= _pictures(result, context["recommended"])
     write_page("campaign.html.j2", context, path)
+    tables = path.with_suffix(".md")
+    write_plain("campaign.md.j2", context, tables)
+    return tables
 
 
 def _answers(result: Result) -> dict[str, Any]:
@@ -58,21 +67,22 @@ def _answers(result: Result) -> dict[str, Any]:
         "explained": explained,
         "savings": savings,
         "savings_rows": savings_rows(savings),
+        "on_front": set(result.front["id"]),
         "savings_plot": figure_html(figures.waterfall(savings)),
         "sensitivity": sensitivity,
         "sensitivity_plot": None if sensitivity is None else figure_html(figures.pinned(sensitivity)),
     }
 
 
-def _pictures(result: Result) -> dict[str, Any]:
+def _pictures(result: Result, designs: list[Recommendation]) -> dict[str, Any]:
     """Figures, and the schedule that one of them shows."""
     chosen = scheduled_design(result)
     parameters = next(trial.parameters for trial in result.trials if trial.id == chosen["id"])
     plan = schedule_of(result, chosen)
     plots = {
-        "front": figures.front(result),
-        "loss": figures.front(result, height="training_loss"),
-        "breakdown": figures.breakdown(result),
+        "front": figures.front(result, rings=designs),
+        "loss": figures.front(result, height="training_loss", rings=designs),
+        "breakdown": figures.breakdown(result, designs),
         "bits": figures.quality_against_bits(result),
         "memory": memory_map(plan),
         "progress": figures.hypervolume_trace(result),
@@ -81,7 +91,19 @@ def _pictures(result: Result) -> dict[str, Any]:
         "plan": plan,
         "chosen": {**chosen, "design": str(result.pricing.design(parameters))},
         "plots": {name: figure_html(figure) for name, figure in plots.items()},
+        "beyond": beyond_the_edge(result),
     }
+
+
+def beyond_the_edge(result: Result) -> int:
+    """How many designs a picture of the front draws at its edge."""
+    heights: tuple[Literal["metric", "training_loss"], ...] = ("metric", "training_loss")
+    columns = (result.quality.column, "training_loss")
+    far = [
+        result.done[column] > figures.upper_fence(result, height)
+        for column, height in zip(columns, heights, strict=True)
+    ]
+    return int((far[0] | far[1]).sum())
 
 
 def _optimizer_text(result: Result) -> str:

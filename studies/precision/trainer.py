@@ -9,20 +9,18 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 
-from numerics import threads
 from numerics.torch import LossScaler, LowPrecision, emulate
 from numerics.torch.emulate import emulation_state, load_emulation_state
 from numerics.torch.statistics import Statistics
+from studies.alone import alone
 from studies.evaluation import evaluated_samples, mean_loss, metric_of
 from studies.precision import checkpoint
 from studies.precision.batches import Batches
@@ -188,7 +186,7 @@ def train(run: Run, task: Task, data: Data, settings: Settings, tell: Tell) -> O
     FolderError
         The checkpoint is damaged, or is one of another run.
     """
-    with _alone(), torch.random.fork_rng(devices=[]):
+    with alone(), torch.random.fork_rng(devices=[]):
         training = _Training(run, task, data, settings)
         if run.checkpoint.exists():
             training.load_state_dict(checkpoint.load(run.checkpoint, run.identity))
@@ -198,20 +196,6 @@ def train(run: Run, task: Task, data: Data, settings: Settings, tell: Tell) -> O
         outcome = training.outcome(reason)
         _write_results(run, training, outcome)
         return outcome
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One thread, so that PyTorch sums in one order; a loss, not a warning, tells of infinities."""
-    before, limit = torch.get_num_threads(), threads.number()
-    torch.set_num_threads(1)
-    threads.limit(1)
-    try:
-        with np.errstate(all="ignore"), threadpool_limits(1, user_api="blas"):
-            yield
-    finally:
-        torch.set_num_threads(before)
-        threads.limit(limit)
 
 
 class _Training:

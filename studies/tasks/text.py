@@ -148,9 +148,10 @@ class TextTransformer(TaskTable):
 
         path = Path(self.path).expanduser()
         classes = len(vocabulary(read_text(path)))
+        blocks = "1 block" if self.layers == 1 else f"{self.layers} blocks"
         return Classification(
             title=(
-                f"characters of {path.name}, transformer of {self.layers} blocks, width {self.width}, "
+                f"characters of {path.name}, transformer of {blocks}, width {self.width}, "
                 f"{self.heads} heads, context {self.context}"
             ),
             load=partial(

@@ -124,3 +124,26 @@ def test_groups_must_be_those_of_all_observations():
     fitted = TaskRegression(TERMS).fit(columns(rows), [str(t) for t in task], y)
     with pytest.raises(ValueError, match="groups must have 10 entries, got 3"):
         fitted.left_out([0, 1, 2])
+
+
+def test_what_shares_either_group_is_left_out():
+    rows, task, y = data(30)
+    names = [f"t{t}" for t in task]
+    folds = [index % 5 for index in range(30)]
+    fitted = TaskRegression(TERMS).fit(columns(rows), names, y)
+    residuals, deviations = fitted.left_out(names, folds)
+    mine = [index for index in range(30) if names[index] == "t1" and folds[index] == 2]
+    rest = [index for index in range(30) if names[index] != "t1" and folds[index] != 2]
+    without = TaskRegression(TERMS).fit(
+        columns(rows[rest]), [names[i] for i in rest], y[rest], hyperparameters_of=fitted
+    )
+    mean, deviation = without.predict(columns(rows[mine]), [names[i] for i in mine])
+    assert mine
+    assert residuals[mine] == pytest.approx(y[mine] - mean, abs=1e-5)
+    assert deviations[mine] == pytest.approx(np.hypot(deviation, fitted.noise), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["variance", "lengthscale"])
+def test_a_term_refuses_what_is_not_positive(name):
+    with pytest.raises(ValueError, match=f"{name} must be positive and finite, got 0"):
+        Term(columns=("a",), **{name: 0.0})

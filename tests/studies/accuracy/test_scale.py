@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from studies.accuracy.scale import kept_of, kept_share, modelled, moments, twin_accuracy
+from studies.accuracy.scale import kept_of, kept_share, modelled, modelled_slope, moments, twin_accuracy
 from studies.accuracy.statistics import known
 
 TASK = known()["digits-mlp"]
@@ -36,3 +36,9 @@ def test_moments_are_those_of_a_sample(mean, deviation):
     found = moments(np.array([mean]), np.array([deviation]))
     assert found[0][0] == pytest.approx(sample.mean(), abs=0.004)
     assert found[1][0] == pytest.approx(sample.std(), abs=0.006)
+
+
+def test_the_slope_of_the_scale_is_that_of_differences():
+    kept = np.linspace(0.0, 1.0, 9)
+    change = (modelled(kept + 1e-6) - modelled(kept - 1e-6)) / 2e-6
+    assert modelled_slope(kept) == pytest.approx(change, rel=1e-6)

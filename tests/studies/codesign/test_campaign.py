@@ -64,6 +64,7 @@ def test_a_run_folder_has_the_evaluations_the_settings_and_the_report(finished):
     assert len(stored) == 5
     assert stored["versions"].str.contains("torch").all()
     assert "evaluations = 5" in (folder / "config.toml").read_text()
+    assert "## Three designs" in (folder / "report.md").read_text()
     assert "Pareto front" in result.stdout
     assert re.search(r"5/5", result.stdout)
 
