@@ -1,11 +1,11 @@
 """Search methods on a co-design campaign, replayed on a table of all its numerics.
 
-    python benchmarks/bench_codesign.py studies/configs/digits.toml benchmarks/data/codesign_digits-cnn.csv
+    python benchmarks/bench_codesign.py benchmarks/data/codesign-ablation.toml \
+        benchmarks/data/codesign_digits-cnn.csv
 
-For each method and seed: hypervolume (share of the true one) against seconds of training and against full
-trainings. Training is looked up in the table that ``codesign_table.py`` makes, with the seconds it took
-there; energy is exact. Numerics that were trained before are not trained again, as in a campaign. The true
-front has every numerics on the hardware of least energy.
+For each method and seed: hypervolume against seconds of training and against full trainings. Training is
+looked up in the table that ``codesign_table.py`` makes, with the seconds it took there; energy is exact.
+Numerics that were trained before, at that level or higher, are not trained again, as in a campaign.
 
 ``--source CONFIG TABLE`` adds the method with transfer: first a campaign on that table, by the same seed.
 """
@@ -14,34 +14,70 @@ from __future__ import annotations
 
 import argparse
 import csv
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import product
 from math import exp, isfinite, log
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from dse import Campaign, hypervolume
+from dse import Campaign, Fidelity, Space, hypervolume
 from studies.codesign.campaign import objectives_of, space_of
 from studies.codesign.config import CampaignConfig
-from studies.codesign.pricing import HARDWARE, Pricing, numerics_names
+from studies.codesign.features import features_for, fitted_model, statistics_of
+from studies.codesign.pricing import Pricing, numerics_names
 from studies.config import load
 from studies.tasks import build_task
 from studies.training import guessing_loss
 
-#: Options of `dse.Campaign` by the name of the method.
-METHODS: dict[str, dict[str, Any]] = {
-    "random": {"method": "random"},
-    "nsga2": {"method": "nsga2"},
-    "plain": {"method": "auto"},
-    "+transfer": {"method": "auto"},
+if TYPE_CHECKING:
+    from studies.accuracy.model import AccuracyModel
+    from studies.accuracy.statistics import TaskStatistics
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to search.
+
+    Attributes
+    ----------
+    method, initial
+        Of `dse.Campaign`.
+    features
+        The learnt objective reads features.
+    brief
+        Part of the steps, as a divisor, after which a candidate may be judged.
+    transfer
+        From a campaign on another task.
+    """
+
+    method: str = "auto"
+    initial: int | None = None
+    features: bool = False
+    brief: int | None = None
+    transfer: bool = False
+
+
+#: What is compared.
+METHODS: dict[str, Variant] = {
+    "random": Variant(method="random"),
+    "nsga2": Variant(method="nsga2"),
+    "plain": Variant(initial=10),
+    "start 5": Variant(),
+    "+features": Variant(features=True),
+    "+fidelity 1/4": Variant(brief=4),
+    "+fidelity 1/16": Variant(brief=16),
+    "+transfer": Variant(transfer=True),
+    "features+transfer": Variant(features=True, transfer=True),
+    "full 1/4": Variant(features=True, transfer=True, brief=4),
+    "full 1/16": Variant(features=True, transfer=True, brief=16),
 }
-SHARES = (0.5, 0.8, 0.9, 0.95, 0.98)  # of the true hypervolume
+SHARES = (0.8, 0.9, 0.95, 0.98, 1.0)  # of the plain method's final hypervolume
 
 
 @dataclass(frozen=True)
@@ -59,24 +95,44 @@ class Look:
 
 
 class Table:
-    """A campaign and what its numerics measured."""
+    """A campaign and what its numerics measured; numerics that are not in the table are no candidates."""
 
-    def __init__(self, config: Path, table: Path) -> None:
+    def __init__(self, config: Path, table: Path, *, left_out: Collection[str] = ()) -> None:
         self.config = load(config, CampaignConfig)
         self.names = numerics_names(self.config.space)
         self.looks = read(table, self.names)
         task = build_task(self.config.training.table)
-        self.pricing = Pricing.of(self.config, task)
+        data = task.load()
+        self.pricing = Pricing.of(self.config, task, data)
         self.pricing.prepare()
-        self.space = space_of(self.config, self.pricing)
-        self.objectives = objectives_of(self.config, self.pricing, guessing_loss(task, task.load()))
+        whole = space_of(self.config, self.pricing)
+        self.space = Space(whole.parameters, constraints=[self._why_not])
         self.full = self.config.training.steps
+
+        def prepare() -> tuple[TaskStatistics, AccuracyModel]:
+            statistics = statistics_of(self.config, task, data)
+            return statistics, fitted_model(statistics, left_out=left_out)
+
+        features = features_for(self.config, prepare)
+        guess = guessing_loss(task, data)
+        self.objectives = {
+            False: objectives_of(self.config, self.pricing, guess),
+            True: objectives_of(self.config, self.pricing, guess, features),
+        }
         self.corner = self._corner()
 
-    def at(self, parameters: Mapping[str, Any], steps: int | None = None) -> Look:
-        """What numerics measured after some steps, all if not given."""
-        key = tuple(str(parameters[name]) for name in self.names)
-        return self.looks[key][self.full if steps is None else steps]
+    def key(self, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+        """Numerics of a candidate as the table has them."""
+        return tuple(str(parameters[name]) for name in self.names)
+
+    def at(self, parameters: Mapping[str, Any], steps: int) -> Look:
+        """What numerics measured after some steps."""
+        return self.looks[self.key(parameters)][steps]
+
+    def _why_not(self, parameters: dict[str, Any]) -> str | None:
+        if self.key(parameters) not in self.looks:
+            return "is not in the table"
+        return self.pricing.why_infeasible(parameters)
 
     def _corner(self) -> np.ndarray:
         """Worst loss of interest, and the energy of the median of 256 designs drawn at random."""
@@ -86,34 +142,9 @@ class Table:
             drawn.append(self.pricing.cost(self.space.parameters_of(design)).total_energy_pj)
             if len(drawn) == 256:
                 break
-        threshold = self.objectives[0].threshold
+        threshold = self.objectives[False][0].threshold
         assert threshold is not None
         return np.log10([threshold, np.median(drawn)])
-
-    def truth(self) -> float:
-        """Hypervolume of the true front."""
-        lists = [getattr(self.config.space, name) for name in HARDWARE]
-        hardware = [dict(zip(HARDWARE, values, strict=True)) for values in product(*lists)]
-        best: dict[tuple[Any, ...], float] = {}
-        rows = []
-        for key, looks in self.looks.items():
-            parameters = dict(zip(self.names, key, strict=True))
-            for name in ("accumulator_exp_bits", "accumulator_frac_bits", "chunk"):
-                parameters[name] = int(parameters[name])
-            priced = tuple(value for name, value in parameters.items() if name != "update_rounding")
-            if priced not in best:
-                candidates = ({**parameters, **chosen} for chosen in hardware)
-                best[priced] = min(
-                    (
-                        self.pricing.cost(candidate).total_energy_pj
-                        for candidate in candidates
-                        if self.pricing.why_infeasible(candidate) is None
-                    ),
-                    default=float("inf"),
-                )
-            if isfinite(looks[self.full].loss) and isfinite(best[priced]):
-                rows.append([looks[self.full].loss, best[priced]])
-        return hypervolume(np.log10(rows), self.corner)
 
 
 def read(path: Path, names: tuple[str, ...]) -> dict[tuple[str, ...], dict[int, Look]]:
@@ -141,36 +172,39 @@ def read(path: Path, names: tuple[str, ...]) -> dict[tuple[str, ...], dict[int, 
 
 
 def search(
-    table: Table, options: dict[str, Any], seed: int, budget: int, transfer: list[pd.DataFrame]
+    table: Table, variant: Variant, seed: int, budget: int, transfer: list[pd.DataFrame]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One campaign: its trace (seconds, trainings, hypervolume), and its trials."""
-    trained: set[tuple[Any, ...]] = set()
+    trained: dict[tuple[str, ...], int] = {}
     trace: list[dict[str, float]] = []
     points: list[list[float]] = []
     seconds = 0.0
+    levels = [table.full // (variant.brief or 1), table.full]
 
     def evaluate(parameters: dict[str, Any]) -> dict[str, float]:
         nonlocal seconds
-        look = table.at(parameters)
-        key = tuple(parameters[name] for name in table.names)
-        if key not in trained:
-            trained.add(key)
+        key, steps = table.key(parameters), parameters.get("steps", table.full)
+        look = table.looks[key][steps]
+        if trained.get(key, 0) < steps:
+            trained[key] = steps
             seconds += look.seconds
-        if isfinite(look.loss):
+        if isfinite(look.loss) and steps == table.full:
             points.append([look.loss, table.pricing.cost(parameters).total_energy_pj])
         volume = hypervolume(np.log10(points), table.corner) if points else 0.0
-        trace.append({"seconds": seconds, "trainings": len(trained), "hypervolume": volume})
+        full = sum(reached == table.full for reached in trained.values())
+        trace.append({"seconds": seconds, "trainings": full, "hypervolume": volume})
         if not isfinite(look.loss):
             raise ValueError("the training diverged")
         return {"training_loss": look.loss}
 
     with Campaign(
         table.space,
-        table.objectives,
+        table.objectives[variant.features],
         seed=seed,
-        initial=table.config.search.initial,
+        method=variant.method,
+        initial=variant.initial,
+        fidelity=None if variant.brief is None else Fidelity("steps", levels, prices=levels),
         transfer=transfer,
-        **options,
     ) as campaign:
         campaign.run(evaluate, budget=budget)
         return pd.DataFrame(trace), campaign.frame()
@@ -187,54 +221,86 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("table", type=Path)
     parser.add_argument("--source", type=Path, nargs=2, metavar=("CONFIG", "TABLE"))
+    parser.add_argument(
+        "--left-out",
+        nargs="*",
+        default=[],
+        help="tasks of the accuracy model's run table that it is not to know",
+    )
+    parser.add_argument("--out", type=Path, help="CSV of all traces; those in it are not searched again")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=40)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    table = Table(options.config, options.table)
-    source = Table(*options.source) if options.source else None
-    true = table.truth()
-    print(f"{len(table.looks)} numerics, true hypervolume {true:.4f}, corner {table.corner.round(3)}")
-    traces: dict[str, list[pd.DataFrame]] = defaultdict(list)
-    for seed in range(options.seeds):
-        for name in options.methods:
-            if name == "+transfer" and source is None:
-                continue
-            earlier = []
-            if name == "+transfer":
-                assert source is not None
-                trials = search(source, METHODS["plain"], seed, options.budget, [])[1]
-                earlier = [trials.loc[trials["state"] == "done", [*table.names, "training_loss"]]]
-            trace, _ = search(table, METHODS[name], seed, options.budget, earlier)
-            traces[name].append(trace)
-            last = trace.iloc[-1]
-            print(
-                f"{name:<12} seed {seed}: {last['hypervolume'] / true:.4f} of the true hypervolume, "
-                f"{last['seconds']:.1f} s, {last['trainings']:.0f} trainings",
-                flush=True,
-            )
-    report(traces, true)
+    traces: dict[str, dict[int, pd.DataFrame]] = {name: {} for name in options.methods}
+    if options.out is not None and options.out.exists():
+        for (name, seed), rows in pd.read_csv(options.out).groupby(["method", "seed"]):
+            if name in traces and seed < options.seeds:
+                traces[name][seed] = rows
+    run(options, traces)
+    report({name: list(found.values()) for name, found in traces.items() if found})
 
 
-def report(traces: Mapping[str, list[pd.DataFrame]], true: float) -> None:
-    """Medians over the seeds: final hypervolume, and seconds and trainings to shares of it."""
-    for column in ("seconds", "trainings"):
-        heads = "".join(f"{f'{share:.0%}':>9}" for share in SHARES)
-        print(f"\nmedian {column} to a share of the true hypervolume\n{'method':<12} {'final':>7}{heads}")
-        for name, found in traces.items():
-            final = np.median([trace["hypervolume"].iloc[-1] / true for trace in found])
-            cells = [
-                np.median([first_at(trace, column, share * true) for trace in found]) for share in SHARES
-            ]
-            print(f"{name:<12} {final:>7.4f}" + "".join(f"{cell:>9.1f}" for cell in cells))
-    if "plain" not in traces:
+def run(options: argparse.Namespace, traces: Mapping[str, dict[int, pd.DataFrame]]) -> None:
+    """Search with every method and seed whose trace is missing."""
+    wanted = [
+        (seed, name) for seed in range(options.seeds) for name in options.methods if seed not in traces[name]
+    ]
+    if not wanted:
         return
+    table = Table(options.config, options.table, left_out=options.left_out)
+    source = Table(*options.source) if options.source else None
+    print(
+        f"{len(table.looks)} numerics, {table.space.size} designs, corner {table.corner.round(3)}", flush=True
+    )
+    earlier: dict[int, list[pd.DataFrame]] = {}
+    for seed, name in wanted:
+        variant = METHODS[name]
+        if variant.transfer and source is None:
+            continue
+        if variant.transfer and seed not in earlier:
+            assert source is not None
+            trials = search(source, METHODS["start 5"], seed, options.budget, [])[1]
+            done = trials.loc[trials["state"] == "done", [*table.names, "training_loss"]]
+            earlier[seed] = [done.drop_duplicates(list(table.names))]
+        begin = time.process_time()
+        sources = earlier[seed] if variant.transfer else []
+        trace, _ = search(table, variant, seed, options.budget, sources)
+        traces[name][seed] = trace
+        last = trace.iloc[-1]
+        print(
+            f"{name:<18} seed {seed}: hypervolume {last['hypervolume']:.4f}, {last['seconds']:.1f} s, "
+            f"{last['trainings']:.0f} trainings; searched in {time.process_time() - begin:.1f} s",
+            flush=True,
+        )
+        if options.out is not None:
+            rows = trace.round({"seconds": 3, "hypervolume": 6}).assign(method=name, seed=seed)
+            rows.to_csv(options.out, mode="a", header=not options.out.exists(), index=False)
+
+
+def report(traces: Mapping[str, list[pd.DataFrame]]) -> None:
+    """Medians over the seeds: final hypervolume, seconds and trainings to shares of the plain one's."""
     goal = float(np.median([trace["hypervolume"].iloc[-1] for trace in traces["plain"]]))
-    plain = float(np.median([first_at(trace, "seconds", goal) for trace in traces["plain"]]))
-    print(f"\nseconds to plain's final hypervolume ({goal / true:.4f}), as a share of its {plain:.1f} s")
-    for name, found in traces.items():
-        print(f"{name:<12} {np.median([first_at(trace, 'seconds', goal) for trace in found]) / plain:>7.2f}")
+    print(f"\nmedian final hypervolume of plain: {goal:.4f}; all hypervolumes are shares of it")
+    for column in ("seconds", "trainings"):
+        heads = "".join(f"{f'{share:.0%}':>8}" for share in SHARES)
+        print(f"\nmedian {column} to a share\n{'method':<18} {'final':>6} {'in all':>7}{heads}")
+        for name, found in traces.items():
+            final = np.median([trace["hypervolume"].iloc[-1] / goal for trace in found])
+            spent = np.median([trace[column].iloc[-1] for trace in found])
+            cells = [
+                np.median([first_at(trace, column, share * goal) for trace in found]) for share in SHARES
+            ]
+            print(f"{name:<18} {final:>6.3f} {spent:>7.1f}" + "".join(f"{cell:>8.1f}" for cell in cells))
+    needed = {name: [first_at(trace, "seconds", goal) for trace in found] for name, found in traces.items()}
+    spent = float(np.median([trace["seconds"].iloc[-1] for trace in traces["plain"]]))
+    plain = float(np.median(needed["plain"]))
+    print(f"\nseconds to plain's final hypervolume, as a share of what plain needs ({plain:.1f} s)")
+    print(f"and of all that plain trained ({spent:.1f} s), and seeds that came there")
+    for name, seconds in needed.items():
+        median = float(np.median(seconds))
+        print(f"{name:<18} {median / plain:>6.2f} {median / spent:>6.2f} {sum(map(isfinite, seconds)):>4}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from threadpoolctl import threadpool_limits
 
 from numerics import threads
-from studies.training import Numerics, Outcome, Recipe, train
+from studies.training import Numerics, Outcome, Recipe, train_watched
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,15 +78,32 @@ class WorkerPool:
 class ReplicaPool(WorkerPool):
     """Runs training runs that differ in their seed in parallel."""
 
-    def run(self, recipe: Recipe, numerics: Numerics | None, seeds: Sequence[int]) -> list[Outcome]:
-        """Outcomes in the order of `seeds`.
+    def run(
+        self,
+        recipe: Recipe,
+        numerics: Numerics | None,
+        seeds: Sequence[int],
+        *,
+        steps: Sequence[int] | None = None,
+    ) -> list[list[Outcome]]:
+        """What each run measured after each of `steps`, in the order of `seeds`.
+
+        Parameters
+        ----------
+        steps
+            Rising; a run ends with the last one. By default all steps of the recipe, at once.
 
         Raises
         ------
+        DivergedError
+            A training loss at the end is not finite.
         WorkerLostError
             A process died; the pool is ready again.
         """
-        futures: list[Future[Outcome]] = [self.submit(train, recipe, numerics, seed=seed) for seed in seeds]
+        looks = [recipe.steps] if steps is None else list(steps)
+        futures: list[Future[list[Outcome]]] = [
+            self.submit(train_watched, recipe, numerics, seed=seed, steps=looks) for seed in seeds
+        ]
         try:
             return [future.result() for future in futures]
         except BrokenProcessPool as error:

@@ -100,10 +100,25 @@ def train(recipe: Recipe, numerics: Numerics | None, *, seed: int) -> Outcome:
     ValueError
         The batch is larger than the training set.
     """
-    (outcome,) = watched(recipe, numerics, seed=seed, steps=[recipe.steps])
-    if not isfinite(outcome.training_loss):
-        raise DivergedError(f"the training loss is {outcome.training_loss} after {recipe.steps} steps")
-    return outcome
+    return train_watched(recipe, numerics, seed=seed, steps=[recipe.steps])[0]
+
+
+def train_watched(
+    recipe: Recipe, numerics: Numerics | None, *, seed: int, steps: Sequence[int]
+) -> list[Outcome]:
+    """Train as far as the last of `steps`, and return what was measured after each: one run, several looks.
+
+    Raises
+    ------
+    DivergedError
+        The last training loss is not finite.
+    ValueError
+        As of `watched`.
+    """
+    outcomes = list(watched(recipe, numerics, seed=seed, steps=steps))
+    if not isfinite(outcomes[-1].training_loss):
+        raise DivergedError(f"the training loss is {outcomes[-1].training_loss} after {steps[-1]} steps")
+    return outcomes
 
 
 def watched(

@@ -8,7 +8,9 @@ The command for the tasks of the run table, with the same `FOLDER` as `studies.a
 from __future__ import annotations
 
 import argparse
+import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,11 +34,13 @@ from studies.accuracy.subjects import SUBJECTS, Subject
 from studies.accuracy.training import guess_accuracy, measure_run
 from studies.alone import alone
 from studies.precision.batches import Batches
+from studies.training import DivergedError
 
 if TYPE_CHECKING:
     from numerics.accumulate import AnyAccumulator
     from numerics.torch import TensorPolicy
     from numerics.torch.emulation import Rounded, Sample
+    from studies.precision.optimizer import Optimizer
     from studies.tasks import Data, Task
 
 TWINS = 3  #: seeds of the twin's curve
@@ -159,40 +163,81 @@ class _Pairs:
 
 
 def measure_statistics(subject: Subject, task: Task, data: Data, *, seed: int = 0) -> TaskStatistics:
-    """Train the twin of a subject and look at `LOOKS` steps, evenly spread over the run."""
+    """Train the twin of a subject and look at `LOOKS` steps; then its curve, as the mean of several twins."""
     settings = subject.settings()
-    probe, weights, updates, momenta = _Probe(), _Tally(), _Pairs(), _Pairs()
-    layer = LayerPolicy.uniform(_FLOAT32, _FLOAT32)
-    looked = set(np.linspace(1, settings.steps - 1, LOOKS).round().astype(int).tolist())
-    with alone(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = task.network()
-        optimizer = settings.optimizer.build(network.parameters())
-        emulate(network, layer, seed=seed, inplace=True, statistics=probe)
-        batches = Batches(len(data.train_inputs), settings.batch, seed)
-        for step in range(settings.steps):
-            chosen = batches.next()
-            optimizer.zero_grad()
-            probe.active = step in looked
-            loss = task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen])
-            loss.backward()  # type: ignore[no-untyped-call]
-            before = _state(network, optimizer) if probe.active else None
-            optimizer.step()
-            if before is not None:
-                after = _state(network, optimizer)
-                weights.add(after[0])
-                updates.add(before[0], after[0] - before[0])
-                momenta.add(before[1], after[1] - before[1])
+    found = tensor_statistics(
+        subject.name,
+        task,
+        data,
+        optimizer=settings.optimizer,
+        steps=settings.steps,
+        batch=settings.batch,
+        seed=seed,
+    )
     twins = [measure_run(subject, task, data, None, seed=seed + other) for other in range(TWINS)]
     curve = [
         (measured[0].fidelity, float(np.mean([one.test_accuracy for one in measured])))
         for measured in zip(*twins, strict=True)
     ]
+    return replace(found, twin_curve=tuple(curve), guess_accuracy=guess_accuracy(data))
+
+
+def tensor_statistics(
+    name: str,
+    task: Task,
+    data: Data,
+    *,
+    optimizer: Optimizer,
+    steps: int,
+    batch: int,
+    seed: int = 0,
+) -> TaskStatistics:
+    """Train the float32 twin of any task once, and look at `LOOKS` steps, evenly spread over the run.
+
+    The accuracies are those of shares that are kept: 1 for the twin, 0 for a guess.
+
+    Parameters
+    ----------
+    optimizer
+        Whose rate follows its schedule. The momenta are the first moments of Adam; an optimizer that keeps
+        none has the changes of the weights in their place.
+
+    Raises
+    ------
+    DivergedError
+        The twin's training diverges.
+    """
+    probe, weights, updates, momenta = _Probe(), _Tally(), _Pairs(), _Pairs()
+    layer = LayerPolicy.uniform(_FLOAT32, _FLOAT32)
+    looked = set(np.linspace(1, steps - 1, LOOKS).round().astype(int).tolist())
+    with alone(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = task.network()
+        rule = optimizer.build(network.parameters())
+        emulate(network, layer, seed=seed, inplace=True, statistics=probe)
+        batches = Batches(len(data.train_inputs), batch, seed)
+        for step in range(steps):
+            for group in rule.param_groups:
+                group["lr"] = optimizer.rate(step, steps)
+            chosen = batches.next()
+            rule.zero_grad()
+            probe.active = step in looked
+            loss = task.loss(network(data.train_inputs[chosen]), data.train_labels[chosen])
+            if not math.isfinite(loss.item()):
+                raise DivergedError(f"the training loss is {loss.item()} after {step} steps")
+            loss.backward()  # type: ignore[no-untyped-call]
+            before = _state(network, rule) if probe.active else None
+            rule.step()
+            if before is not None:
+                after = _state(network, rule)
+                weights.add(after[0])
+                updates.add(before[0], after[0] - before[0])
+                momenta.add(before[1], after[1] - before[1])
     return TaskStatistics(
-        task=subject.name,
-        twin_curve=tuple(curve),
-        guess_accuracy=guess_accuracy(data),
-        steps=settings.steps,
+        task=name,
+        twin_curve=((1.0, 1.0),),
+        guess_accuracy=0.0,
+        steps=steps,
         tensors={key: tally.found() for key, tally in probe.tensors.items()},
         products=probe.products(),
         weights=weights.found(),
@@ -201,10 +246,15 @@ def measure_statistics(subject: Subject, task: Task, data: Data, *, seed: int = 
     )
 
 
-def _state(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[np.ndarray, np.ndarray]:
+def _state(network: torch.nn.Module, rule: torch.optim.Optimizer) -> tuple[np.ndarray, np.ndarray]:
     """All parameters and all momenta in a row, (n,) each."""
-    parameters = [p.detach().numpy().copy().ravel() for p in network.parameters()]
-    momenta = [optimizer.state[p]["momentum_buffer"].numpy().copy().ravel() for p in network.parameters()]
+    parameters, momenta = [], []
+    for parameter in network.parameters():
+        kept = rule.state.get(parameter, {})
+        momentum = kept.get("momentum_buffer", kept.get("exp_avg"))
+        parameters.append(parameter.detach().numpy().copy().ravel())
+        # Before the first step an optimizer keeps nothing yet, and some never do.
+        momenta.append(parameters[-1] if momentum is None else momentum.numpy().copy().ravel())
     return np.concatenate(parameters), np.concatenate(momenta)
 
 

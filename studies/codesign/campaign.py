@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import tomli_w
 
-from dse import Campaign, Categorical, Event, Objective, Ordinal, Space, StoreMismatch, Trial
+from dse import Campaign, Categorical, Event, Fidelity, Objective, Ordinal, Space, StoreMismatch, Trial
 from numerics.warm import compile_kernels
 from studies.codesign.config import CampaignConfig
-from studies.codesign.evaluate import LEARNT, Evaluator, versions
+from studies.codesign.evaluate import FIDELITY, LEARNT, Evaluator, versions
+from studies.codesign.features import (
+    Features,
+    check_formats,
+    features_for,
+    fitted_model,
+    statistics_of,
+)
 from studies.codesign.pricing import Pricing, numerics_names
 from studies.codesign.quality import Quality
 from studies.codesign.transfer import fingerprint
@@ -21,6 +28,10 @@ from studies.config import ConfigError
 from studies.replicas import ReplicaPool
 from studies.tasks import Data, Task, TaskError, build_task
 from studies.training import DivergedError, guessing_loss
+
+if TYPE_CHECKING:
+    from studies.accuracy.model import AccuracyModel
+    from studies.accuracy.statistics import TaskStatistics
 
 _UNITS = {"energy_pj": "pJ", "area_um2": "um2", "cycles": "cycles"}
 
@@ -45,6 +56,10 @@ class Result:
         One row per trial, and the full-precision twin with state ``"reference"``.
     front
         Rows of the trials that no other dominates.
+    trials
+        Those at full fidelity; of them are all results.
+    brief
+        Those that trained for fewer steps, to find out which candidates to train to the end.
     """
 
     config: CampaignConfig
@@ -56,6 +71,7 @@ class Result:
     front: pd.DataFrame
     trials: tuple[Trial, ...]
     notes: tuple[tuple[int, str], ...]
+    brief: tuple[Trial, ...] = ()
 
     @property
     def quality(self) -> Quality:
@@ -75,11 +91,11 @@ class Result:
     @property
     def failed(self) -> list[Trial]:
         """Trials without a result."""
-        return [trial for trial in self.trials if trial.state == "failed"]
+        return [trial for trial in (*self.trials, *self.brief) if trial.state == "failed"]
 
     @property
     def trained(self) -> list[Trial]:
-        """Trials that trained the network; the others took over what one of these had measured."""
+        """Trials that trained the network to the end; the others took over what these had measured."""
         return [trial for trial in self.trials if trial.metrics.get("trained_in") == trial.id]
 
 
@@ -105,13 +121,17 @@ def space_of(config: CampaignConfig, pricing: Pricing) -> Space:
     )
 
 
-def objectives_of(config: CampaignConfig, pricing: Pricing, guess: float) -> list[Objective]:
+def objectives_of(
+    config: CampaignConfig, pricing: Pricing, guess: float, features: Features | None = None
+) -> list[Objective]:
     """Objectives: the quality of training is learnt, the cost of the chip is known.
 
     Parameters
     ----------
     guess
         Loss of a network that guesses: nothing worse is of interest, unless the file says otherwise.
+    features
+        What the learnt objectives read beside the numerics.
     """
     costs: dict[str, Callable[[dict[str, Any]], float]] = {
         "energy_pj": lambda parameters: pricing.cost(parameters).total_energy_pj,
@@ -127,10 +147,42 @@ def objectives_of(config: CampaignConfig, pricing: Pricing, guess: float) -> lis
             transform="none" if name in ("test_error", "test_metric") else "log",
             known=costs.get(name),
             inputs=numerics_names(config.space) if name in LEARNT else None,
+            features=features if name in LEARNT else None,
             threshold=thresholds.get(name),
         )
         for name in config.search.objectives
     ]
+
+
+def fidelity_of(config: CampaignConfig) -> Fidelity | None:
+    """Steps of training as the search knows them, if it may choose: each costs in proportion.
+
+    Measured seconds would not do: evaluations of numerics that were trained before take none.
+    """
+    levels = config.training.fidelities
+    return None if levels is None else Fidelity(FIDELITY, levels, prices=levels)
+
+
+def _features(config: CampaignConfig, task: Task, data: Data, watcher: Watcher) -> Features | None:
+    """What the learnt objectives read of a candidate, if the file asks for it."""
+    if not config.search.features:
+        return None
+    check_formats(config)
+
+    def prepare() -> tuple[TaskStatistics, AccuracyModel]:
+        watcher.stage("looking at the tensors of the full-precision twin")
+        statistics = statistics_of(config, task, data)
+        watcher.stage("fitting the accuracy model to runs of other tasks")
+        return statistics, fitted_model(statistics)
+
+    return features_for(config, prepare)
+
+
+def _wrong_rate(config: CampaignConfig, error: DivergedError) -> ConfigError:
+    """Of a twin that diverges."""
+    rate = config.training.rule.learning_rate
+    where = "learning_rate" if config.training.optimizer is None else "optimizer.learning_rate"
+    return ConfigError(f"training.{where}: must let the float32 twin converge, got {rate}: {error}")
 
 
 def run(
@@ -162,6 +214,7 @@ def run(
     watcher.stage("reading the network")
     task, data = _read_task(config)
     pricing = Pricing.of(config, task, data)
+    features = _features(config, task, data, watcher)
     watcher.stage("scheduling the training step on every scratchpad")
     pricing.prepare()
     try:
@@ -176,7 +229,8 @@ def run(
     try:
         campaign = Campaign(
             space,
-            objectives_of(config, pricing, guessing_loss(task, data)),
+            objectives_of(config, pricing, guessing_loss(task, data), features),
+            fidelity=fidelity_of(config),
             seed=config.seed,
             method=config.search.method,
             initial=config.search.initial,
@@ -197,14 +251,12 @@ def run(
             try:
                 twin = evaluator.full_precision()
             except DivergedError as error:
-                rate = config.training.rule.learning_rate
-                where = "learning_rate" if config.training.optimizer is None else "optimizer.learning_rate"
-                raise ConfigError(
-                    f"training.{where}: must let the float32 twin converge, got {rate}: {error}"
-                ) from None
+                raise _wrong_rate(config, error) from None
             for trial in campaign.trials:
                 if trial.state == "done":
-                    evaluator.recall(trial.id, trial.parameters, {**trial.metrics, **trial.values})
+                    steps = trial.fidelity or config.training.steps
+                    measured = {**trial.metrics, **trial.values}
+                    evaluator.recall(trial.id, trial.parameters, int(steps), measured)
             if problem := pricing.schedules.kept.problem:
                 watcher.stage(f"schedules are not kept for other campaigns: {problem}")
             watcher.stage("searching")
@@ -214,9 +266,12 @@ def run(
                 watcher.event(event, campaign)
 
             campaign.run(evaluator, budget=config.evaluations, on_event=on_event)
+        full = tuple(trial for trial in campaign.trials if trial.fidelity in (None, config.training.steps))
+        numbers = {trial.id for trial in full}
+        frame = campaign.frame().drop(columns=FIDELITY, errors="ignore")
         evaluations = pd.concat(
             [
-                campaign.frame(),
+                frame[frame["id"].isin(numbers)],
                 pd.DataFrame([{"id": -1, "state": "reference", "format": "e8m23", **_scalars(twin)}]),
             ],
             ignore_index=True,
@@ -228,9 +283,10 @@ def run(
             space=space,
             objectives=campaign.objectives,
             evaluations=evaluations,
-            front=campaign.pareto(),
-            trials=campaign.trials,
+            front=campaign.pareto().drop(columns=FIDELITY, errors="ignore"),
+            trials=full,
             notes=campaign.notes,
+            brief=tuple(trial for trial in campaign.trials if trial.id not in numbers),
         )
     _write_parquet(evaluations, folder / "evaluations.parquet")
     return result

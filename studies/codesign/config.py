@@ -74,6 +74,9 @@ class Training(Table):
         squares that Adam keeps need more range.
     evaluation_samples
         Training samples whose loss is measured, the same in every run; all if not given.
+    fidelities
+        Steps after which a candidate may be judged, rising up to `steps`: the search trains most candidates
+        briefly. All are trained to the end if not given.
     """
 
     task: Annotated[str | SerializeAsAny[TaskTable], BeforeValidator(_task)]
@@ -87,6 +90,19 @@ class Training(Table):
     state_format: FloatText | None = None
     replicates: Annotated[int, Field(ge=1, le=64)] = 2
     evaluation_samples: PositiveInt | None = None
+    fidelities: list[PositiveInt] | None = None
+
+    @model_validator(mode="after")
+    def _rising_to_the_end(self) -> Self:
+        levels = self.fidelities
+        if levels is None:
+            return self
+        if len(levels) < 2 or levels != sorted(set(levels)) or levels[-1] != self.steps:
+            raise ValueError(
+                f"fidelities must be at least two numbers of steps that rise up to steps = {self.steps}, "
+                f"got {levels}"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -102,6 +118,11 @@ class Training(Table):
         if self.optimizer is not None and (self.learning_rate, self.momentum) != (None, None):
             raise ValueError("learning_rate and momentum belong into the table optimizer, got them beside it")
         return self
+
+    @property
+    def levels(self) -> list[int]:
+        """Steps after which candidates are judged; the last is the end."""
+        return [self.steps] if self.fidelities is None else self.fidelities
 
     @property
     def table(self) -> TaskTable:
@@ -174,13 +195,22 @@ class SearchTable(Table):
 
     A threshold is the worst value of an objective that is of interest; for the training loss it is
     by default that of a network that guesses.
+
+    Attributes
+    ----------
+    initial
+        Candidates of the Sobol start; the default of `dse` if not given.
+    features
+        Whether the learnt objectives also read what theory and the accuracy model say of a candidate
+        (`studies.codesign.features`). The twin is then trained once more, and looked at.
     """
 
     method: Annotated[str, AfterValidator(_search_method)] = "auto"
-    initial: PositiveInt = 10
+    initial: PositiveInt | None = None
     objectives: Annotated[list[Annotated[str, AfterValidator(_minimised)]], AfterValidator(distinct)] = Field(
         default=["training_loss", "energy_pj"]
     )
+    features: bool = False
     thresholds: dict[ObjectiveName, PositiveFloat] = Field(default_factory=dict)
 
     @model_validator(mode="after")

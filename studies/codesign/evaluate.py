@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from accel import Cost
@@ -13,15 +14,16 @@ from studies.codesign.config import CampaignConfig
 from studies.codesign.pricing import Parameters, Pricing, accumulator_of, numerics_names
 from studies.codesign.quality import Quality
 from studies.replicas import ReplicaPool, WorkerLostError
-from studies.training import Numerics, Outcome, Recipe
+from studies.training import Numerics, Recipe
 
 
 @dataclass
 class Evaluator:
     """Measures candidates of a campaign.
 
-    Numerics that were measured already, on other hardware, are not trained again: training is
-    deterministic, and the metric ``trained_in`` names the trial that did.
+    Numerics that were trained already as far or further, on other hardware, are not trained again: training
+    is deterministic, and the metric ``trained_in`` names the trial that did. A run knows all fidelities that
+    it has passed.
 
     Attributes
     ----------
@@ -34,20 +36,33 @@ class Evaluator:
     quality: Quality
     pool: ReplicaPool
     trial: int = 0
-    measured: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+    measured: dict[tuple[Any, ...], dict[int, dict[str, Any]]] = field(default_factory=dict)
 
-    def recall(self, trial: int, parameters: Parameters, metrics: Mapping[str, Any]) -> None:
-        """Take over what a finished trial of an earlier process measured."""
-        quality = {name: metrics[name] for name in self.quality.columns if name in metrics}
-        self.measured.setdefault(self._key(parameters), {**quality, "trained_in": trial})
+    def recall(self, trial: int, parameters: Parameters, steps: int, metrics: Mapping[str, Any]) -> None:
+        """Take over what a finished trial of an earlier process measured after `steps`, and on the way."""
+        trained_in = metrics.get("trained_in", trial)
+        looks = {steps: metrics, **{int(level): look for level, look in metrics.get(LOOKS, {}).items()}}
+        self._keep(
+            self._key(parameters),
+            {
+                level: {name: look[name] for name in self.quality.columns if name in look}
+                for level, look in looks.items()
+            },
+            trained_in,
+        )
 
     def __call__(self, parameters: Parameters) -> tuple[dict[str, float], dict[str, Any]]:
-        """Evaluate a candidate: learnt objectives by name, and all other metrics."""
-        key = self._key(parameters)
-        if key not in self.measured:
-            outcomes = self._train(numerics_of(self.config, parameters))
-            self.measured[key] = {**self.quality.summary(outcomes), "trained_in": self.trial}
-        metrics = {**self.measured[key], **cost_metrics(self.pricing.cost(parameters))}
+        """Evaluate a candidate at its fidelity: learnt objectives by name, and all other metrics."""
+        steps = int(parameters.get(FIDELITY, self.config.training.steps))
+        design = {name: value for name, value in parameters.items() if name != FIDELITY}
+        key = self._key(design)
+        looks: dict[int, dict[str, Any]] = {}
+        if steps not in self.measured.get(key, {}):
+            looks = self._train(numerics_of(self.config, design), steps)
+            self._keep(key, looks, self.trial)
+        metrics = {**self.measured[key][steps], **cost_metrics(self.pricing.cost(design))}
+        if earlier := {str(level): look for level, look in looks.items() if level < steps}:
+            metrics[LOOKS] = earlier
         objectives: list[str] = list(self.config.search.objectives)
         values = {name: metrics[name] for name in objectives if name in LEARNT}
         return values, {name: metric for name, metric in metrics.items() if name not in objectives}
@@ -55,8 +70,9 @@ class Evaluator:
     def full_precision(self) -> dict[str, Any]:
         """Evaluate the float32 twin, with the same seeds, on the hardware that suits it best."""
         design, cost = self.pricing.full_precision()
+        steps = self.config.training.steps
         return {
-            **self.quality.summary(self._train(None)),
+            **self._train(None, steps)[steps],
             **cost_metrics(cost),
             "rows": design.rows,
             "columns": design.columns,
@@ -68,13 +84,31 @@ class Evaluator:
     def _key(self, parameters: Parameters) -> tuple[Any, ...]:
         return tuple(parameters[name] for name in numerics_names(self.config.space))
 
-    def _train(self, numerics: Numerics | None) -> list[Outcome]:
+    def _keep(self, key: tuple[Any, ...], looks: Mapping[int, Mapping[str, Any]], trained_in: int) -> None:
+        known = self.measured.setdefault(key, {})
+        for steps, look in looks.items():
+            known.setdefault(steps, {**look, "trained_in": trained_in})
+
+    def _train(self, numerics: Numerics | None, steps: int) -> dict[int, dict[str, Any]]:
+        """Train as far as `steps`; summaries of the replicates at each level passed, but where one broke."""
         seeds = range(self.config.seed, self.config.seed + self.config.training.replicates)
+        levels = [level for level in self.config.training.levels if level <= steps]
         try:
-            return self.pool.run(recipe_of(self.config), numerics, seeds)
+            runs = self.pool.run(recipe_of(self.config), numerics, seeds, steps=levels)
         except WorkerLostError as error:
             raise InfrastructureError(str(error)) from error
+        return {
+            level: self.quality.summary(outcomes)
+            for level, outcomes in zip(levels, zip(*runs, strict=True), strict=True)
+            if all(isfinite(outcome.training_loss) for outcome in outcomes)
+        }
 
+
+#: Name of the fidelity, as which an evaluation gets the steps to train.
+FIDELITY = "steps"
+
+#: Metric of a trial that trained: what it measured at lower fidelities on its way.
+LOOKS = "looks"
 
 #: Objectives that only an evaluation can tell.
 LEARNT = ("training_loss", "test_error", "test_metric")

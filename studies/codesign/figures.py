@@ -325,11 +325,12 @@ def hypervolume_trace(result: Result) -> go.Figure:
             name="hypervolume",
         )
     )
-    figure.add_vline(
-        x=result.config.search.initial + 0.5,
-        line={"dash": "dot", "color": "#444444"},
-        annotation_text="end of the Sobol start",
-    )
+    if (initial := result.config.search.initial) is not None:
+        figure.add_vline(
+            x=initial + 0.5,
+            line={"dash": "dot", "color": "#444444"},
+            annotation_text="end of the Sobol start",
+        )
     figure.update_xaxes(title="evaluations")
     figure.update_yaxes(title="hypervolume, % of the final", rangemode="tozero")
     return styled(figure, 340)

@@ -44,7 +44,7 @@ class Progress:
         self._task = self._bar.add_task("starting", total=config.evaluations, left="")
         self._begin = time.monotonic()
         self._searching: float | None = None
-        self._earlier = 0
+        self._earlier = 0.0
 
     def __enter__(self) -> Progress:
         self._bar.start()
@@ -66,23 +66,25 @@ class Progress:
     def event(self, event: Event, campaign: Campaign) -> None:
         """A trial was asked, started, done, or failed."""
         if self._searching is None:
-            self._searching, self._earlier = time.monotonic(), event.finished
-            self._bar.update(self._task, completed=event.finished)
+            self._searching, self._earlier = time.monotonic(), event.spent
+            self._bar.update(self._task, completed=event.spent)
             if event.finished:
                 self._print(f"[dim]resumed: {event.finished} evaluations were finished before[/dim]")
         if isinstance(event, Started):
             what = numerics_text(event.trial.parameters)
             self._bar.update(self._task, description=f"evaluation {event.finished + 1}: {what}")
         elif isinstance(event, Done | Failed):
-            left = self._left(event.finished)
-            self._bar.update(self._task, completed=event.finished, left=left)
-            place = f"{event.finished:3d}/{event.budget}"
+            left = self._left(event.spent)
+            self._bar.update(self._task, completed=event.spent, left=left)
+            place = f"{event.spent:3g}/{event.budget}"
             if isinstance(event, Done):
                 row = {**event.trial.parameters, **event.trial.values, **event.trial.metrics}
                 front = campaign.pareto()
                 on_front = "*" if (front["id"] == event.trial.id).any() else " "
                 again = row["trained_in"]
                 note = "" if again == event.trial.id else f"  trained in {again}"
+                if event.trial.fidelity not in (None, self._config.training.steps):
+                    note = f"  after {event.trial.fidelity} steps{note}"
                 self._print(
                     f"{place}{on_front} {numerics_text(row):<28} {design_text(row):<30} {_metric(row)}  "
                     f"{row['energy_pj'] / 1e6:7.2f} uJ  front {len(front):2d}  {left}{note}"
@@ -104,19 +106,20 @@ class Progress:
         table.add_section()
         table.add_row(*_cells(result.reference, "float32", result.quality))
         self._console.print(table)
+        brief = f"{len(result.brief)} more trained briefly, " if result.brief else ""
         self._console.print(
             f"{len(result.trials)} evaluations, {len(result.trained)} of them trained "
-            f"({result.config.training.replicates} replicates each), {len(result.failed)} failed; "
+            f"({result.config.training.replicates} replicates each), {brief}{len(result.failed)} failed; "
             f"{time.monotonic() - self._begin:.0f} s"
         )
         for name in ("report.html", "report.md", "evaluations.parquet", "campaign.sqlite", "config.toml"):
             self._console.print(f"  {folder / name}", soft_wrap=True)
 
-    def _left(self, finished: int) -> str:
-        here = finished - self._earlier
+    def _left(self, spent: float) -> str:
+        here = spent - self._earlier
         if self._searching is None or here < 1:
             return ""
-        seconds = (time.monotonic() - self._searching) / here * (self._config.evaluations - finished)
+        seconds = (time.monotonic() - self._searching) / here * (self._config.evaluations - spent)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
 
     def _print(self, text: str) -> None:

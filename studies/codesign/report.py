@@ -35,6 +35,7 @@ def write_report(result: Result, path: Path) -> Path:
         "cheapest": None,
         "evaluations": len(result.trials),
         "trained": len(result.trained),
+        "brief": len(result.brief),
         "failures": [(trial.id, numerics_text(trial.parameters), trial.error) for trial in result.failed],
         "notes": result.notes,
         "macs": result.pricing.step.macs,
@@ -76,6 +77,7 @@ def _answers(result: Result) -> dict[str, Any]:
 def _pictures(result: Result, designs: list[Recommendation]) -> dict[str, Any]:
     """Figures, and the schedule that one of them shows."""
     chosen = scheduled_design(result)
+    parameters = next(trial.parameters for trial in result.trials if trial.id == chosen["id"])
     plan = schedule_of(result, chosen)
     plots = {
         "front": figures.front(result, rings=designs),
@@ -87,7 +89,7 @@ def _pictures(result: Result, designs: list[Recommendation]) -> dict[str, Any]:
     }
     return {
         "plan": plan,
-        "chosen": {**chosen, "design": str(result.pricing.design(result.trials[chosen["id"]].parameters))},
+        "chosen": {**chosen, "design": str(result.pricing.design(parameters))},
         "plots": {name: figure_html(figure) for name, figure in plots.items()},
         "beyond": beyond_the_edge(result),
     }
