@@ -93,7 +93,7 @@ def test_an_unknown_key_lists_what_is_allowed(tmp_path, tiny_text):
     path.write_text(tiny_text + "metod = 'auto'\n")
     assert refuse(path) == (
         f"{path}: search.metod: unknown key; did you mean 'method'? "
-        f"(allowed: method, initial, objectives, thresholds)"
+        f"(allowed: method, initial, objectives, features, thresholds)"
     )
 
 
