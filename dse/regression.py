@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from dse._threads import one_thread
+
 if TYPE_CHECKING:
     from dse._bayes.gp import GaussianProcess
 
@@ -76,6 +78,7 @@ class TaskRegression:
         self.columns = tuple(dict.fromkeys(name for term in self.terms for name in term.columns))
         self._process: GaussianProcess | None = None
 
+    @one_thread()
     def fit(
         self,
         columns: Mapping[str, Float[np.ndarray, " n"]],
@@ -144,6 +147,7 @@ class TaskRegression:
         fitted._process = process if len(some) == len(y) else _conditioned(process, inputs, target)
         return fitted
 
+    @one_thread()
     def predict(
         self, columns: Mapping[str, Float[np.ndarray, " k"]], tasks: Sequence[str]
     ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
@@ -158,6 +162,7 @@ class TaskRegression:
         mean, variance = process.predict(self._inputs(self._rows(columns), tasks))
         return mean * self._scale + self._mean, np.sqrt(variance) * self._scale
 
+    @one_thread()
     def left_out(
         self, groups: Sequence[Hashable], beside: Sequence[Hashable] | None = None
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:

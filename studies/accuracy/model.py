@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
+from threadpoolctl import threadpool_limits
 
 from dse.regression import TaskRegression, Term
 from studies.accuracy.features import feature_names, features_of
@@ -110,6 +111,11 @@ class AccuracyModel:
         runs = runs.dropna(subset=["forward_exp_bits"])
         if len(runs) < _FEWEST:
             raise ValueError(f"the accuracy model needs at least {_FEWEST} runs, got {len(runs)}")
+        # More threads make sums of some hundred runs many times slower.
+        with threadpool_limits(limits=1):
+            return self._fit(runs, like)
+
+    def _fit(self, runs: pd.DataFrame, like: AccuracyModel | None) -> Self:
         tasks = [str(task) for task in runs["task"]]
         choices = [NumericsChoice.of(row) for row in runs[list(NAMES)].to_dict("records")]  # type: ignore[arg-type]
         fidelity = runs["fidelity"].to_numpy(dtype=np.float64)
