@@ -184,7 +184,6 @@ class Results:
         def of(trials: Sequence[Trial]) -> list[Design]:
             return [designs[trial.id] for trial in trials]
 
-        level = _levels if self.fidelity is not None else _no_levels
         abandoned = self._of(State.ABANDONED) if self.fidelity is not None else []
         seconds = [np.nan if trial.seconds is None else trial.seconds for trial in measured]
         return History(
@@ -195,10 +194,10 @@ class Results:
             pending=of(self._of(*OPEN)),
             asked=designs,
             seconds=np.array(seconds, dtype=np.float64),
-            levels=level(measured),
-            failed_levels=level(self._of(State.FAILED)),
-            pending_levels=level(self._of(*OPEN)),
-            abandoned=list(zip(of(abandoned), level(abandoned), strict=True)),
+            levels=_levels(measured),
+            failed_levels=_levels(self._of(State.FAILED)),
+            pending_levels=_levels(self._of(*OPEN)),
+            abandoned=list(zip(of(abandoned), _levels(abandoned), strict=True)),
         )
 
     @property
@@ -211,8 +210,5 @@ class Results:
 
 
 def _levels(trials: Sequence[Trial]) -> list[Level]:
+    """Levels of trials; none in a campaign without fidelities, whose trials have none."""
     return [trial.fidelity for trial in trials if trial.fidelity is not None]
-
-
-def _no_levels(trials: Sequence[Trial]) -> list[Level]:  # noqa: ARG001
-    return []
