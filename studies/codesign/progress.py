@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from dse import Campaign, Done, Event, Failed, Started
 from studies.codesign.config import CampaignConfig
 from studies.codesign.describe import design_text, numerics_text
 from studies.codesign.quality import Quality
+from studies.stages import Stages, left_text
 
 if TYPE_CHECKING:
     from studies.codesign.campaign import Result
@@ -24,44 +21,14 @@ if TYPE_CHECKING:
 _LOG_WIDTH = 120  # of a log file, which does not wrap
 
 
-class Progress:
+class Progress(Stages):
     """Prints one line per evaluation, and a bar while it runs on a terminal."""
 
     def __init__(self, config: CampaignConfig) -> None:
+        super().__init__(config.evaluations, width=_LOG_WIDTH)
         self._config = config
-        self._console = Console(highlight=False)
-        if not self._console.is_terminal:
-            self._console.width = _LOG_WIDTH
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=self._console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=config.evaluations, left="")
-        self._begin = time.monotonic()
         self._searching: float | None = None
         self._earlier = 0.0
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-        self._bar.update(self._task, description=text)
-        self._print(f"[dim]{time.monotonic() - self._begin:6.1f} s  {text}[/dim]")
 
     def event(self, event: Event, campaign: Campaign) -> None:
         """A trial was asked, started, done, or failed."""
@@ -75,7 +42,7 @@ class Progress:
             self._bar.update(self._task, description=f"evaluation {event.finished + 1}: {what}")
         elif isinstance(event, Done | Failed):
             left = self._left(event.spent)
-            self._bar.update(self._task, completed=event.spent, left=left)
+            self._bar.update(self._task, completed=event.spent, note=left)
             place = f"{event.spent:3g}/{event.budget}"
             if isinstance(event, Done):
                 row = {**event.trial.parameters, **event.trial.values, **event.trial.metrics}
@@ -110,7 +77,7 @@ class Progress:
         self._console.print(
             f"{len(result.trials)} evaluations, {len(result.trained)} of them trained "
             f"({result.config.training.replicates} replicates each), {brief}{len(result.failed)} failed; "
-            f"{time.monotonic() - self._begin:.0f} s"
+            f"{self._elapsed:.0f} s"
         )
         for name in ("report.html", "report.md", "evaluations.parquet", "campaign.sqlite", "config.toml"):
             self._console.print(f"  {folder / name}", soft_wrap=True)
@@ -120,10 +87,7 @@ class Progress:
         if self._searching is None or here < 1:
             return ""
         seconds = (time.monotonic() - self._searching) / here * (self._config.evaluations - spent)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
+        return left_text(seconds)
 
 
 def _metric(row: dict[str, Any]) -> str:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from rich.progress import TaskID
 from rich.table import Table
 
 from studies.precision.table import TWIN
+from studies.stages import Stages, left_text
 
 if TYPE_CHECKING:
     from studies.precision.run import Active, Result
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _LOG_WIDTH = 140  # of a log file, which does not wrap
 
 
-class Progress:
+class Progress(Stages):
     """Prints one line per finished run, and bars while runs train on a terminal.
 
     Parameters
@@ -43,51 +42,21 @@ class Progress:
     """
 
     def __init__(self, steps: int, metric: str, *, console: Console | None = None) -> None:
+        super().__init__(None, width=_LOG_WIDTH, console=console)
         self._steps, self._metric = steps, metric
         self.note = ""
-        self._console = console or Console(highlight=False)
-        if not self._console.is_terminal:
-            self._console.width = _LOG_WIDTH
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-            transient=True,
-        )
-        self._all = self._bar.add_task("starting", total=None, note="")
         self._bars: dict[Any, TaskID] = {}
         self._first: dict[Any, int] = {}  # steps that a run had done when it was first seen here
         self._ended = 0
         self._total = 0
         self._here = 0  # steps of finished runs that were trained here
-        self._begin = time.monotonic()
         self._training: float | None = None
-
-    def __enter__(self) -> Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-        self._bar.update(self._all, description=text)
-        self._print(f"[dim]{time.monotonic() - self._begin:6.1f} s  {text}[/dim]")
 
     def begin(self, runs: Sequence[Run], finished: Sequence[Outcome]) -> None:
         """Training begins."""
         self._total, self._ended = len(runs), len(finished)
         self._training = time.monotonic()
-        self._bar.update(self._all, description="runs", total=len(runs), completed=len(finished))
+        self._bar.update(self._task, description="runs", total=len(runs), completed=len(finished))
         if finished:
             self._print(f"[dim]resumed: {len(finished)} of {len(runs)} runs were finished before[/dim]")
 
@@ -106,12 +75,12 @@ class Progress:
             self._here += self._steps - self._first[key]
             self._bar.remove_task(self._bars.pop(key))
         self.note = self._left(running, runs)
-        self._bar.update(self._all, note=self.note)
+        self._bar.update(self._task, note=self.note)
 
     def done(self, outcome: Outcome) -> None:
         """A run is finished."""
         self._ended += 1
-        self._bar.update(self._all, completed=self._ended)
+        self._bar.update(self._task, completed=self._ended)
         what = (
             f"[red]diverged: {escape(outcome.diverged)}[/red]"
             if outcome.diverged
@@ -126,7 +95,7 @@ class Progress:
     def finish(self, result: Result) -> None:
         """Print the table and where everything is."""
         self._console.print(shown(result.table, self._metric))
-        self._console.print(f"{len(result.runs)} runs; {time.monotonic() - self._begin:.0f} s")
+        self._console.print(f"{len(result.runs)} runs; {self._elapsed:.0f} s")
         for name in ("table.parquet", "table.csv", "runs.parquet", "config.toml", "report.html"):
             self._console.print(f"  {result.folder / name}", soft_wrap=True)
 
@@ -137,10 +106,7 @@ class Progress:
             return ""
         waiting = (self._total - self._ended) * self._steps - sum(active.steps for active in runs)
         seconds = (time.monotonic() - self._training) / done * max(0, waiting)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d} left"
-
-    def _print(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
+        return left_text(seconds)
 
 
 def shown(table: pd.DataFrame, metric: str) -> Table:
